@@ -1,0 +1,50 @@
+"""What operators say about the listener."""
+
+from __future__ import annotations
+
+import msgspec
+
+from castlegate.config.units import Seconds, Size
+
+
+class EdgeLimits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How much one client may send, and how many may be there."""
+
+    connections: int = 10_000
+    """Client connections at once. One more is answered 503 and closed."""
+    headers: int = 100
+    """Fields in a request's head, and in the trailers of its body. More are answered 431."""
+    header_size: Size = 32 * 1024
+    """Bytes of a request's head. More are answered 431."""
+    uri: Size = 8 * 1024
+    """Bytes of the request target. More are answered 414."""
+    pipelined: int = 32
+    """Requests that may wait on one connection behind the one being answered; then no more is read from it."""
+
+
+class EdgeTimeouts(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How long a client may take."""
+
+    header: Seconds = 10.0
+    """From a request's first byte to the end of its head; then 408 and the connection is closed."""
+    body: Seconds = 30.0
+    """Between two reads of a request's body; then 408 and the connection is closed."""
+    idle: Seconds = 75.0
+    """Between two requests on a connection; then it is closed."""
+    write: Seconds = 30.0
+    """How long a client may take nothing of its response before the connection is cut."""
+
+
+class Listen(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where clients connect, and what they may do. A plain `host:port` stands for `address` alone."""
+
+    address: str = "127.0.0.1:8080"
+    """`host:port`; `[::1]:8080` for IPv6. Port 0 takes a free one and prints it."""
+    name: str = "castlegate"
+    """How the gateway names itself in `Via` and `Forwarded`."""
+    trusted_proxies: list[str] = []
+    """Networks (CIDR) whose `Forwarded` and `X-Forwarded-*` are believed and continued. From others they are dropped."""
+    limits: EdgeLimits = EdgeLimits()
+    """Bounds on what clients send."""
+    timeouts: EdgeTimeouts = EdgeTimeouts()
+    """Bounds on how long they take."""

@@ -1,0 +1,46 @@
+"""The worker's one timer: turns a table of deadlines into calls, every grain while something waits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from castlegate.rules.deadlines import GRAIN, Deadlines
+
+
+class Expires(Protocol):
+    """What can run out of time."""
+
+    def expire(self) -> None:
+        """Its time is up. Must not raise."""
+
+
+class Timer:
+    """Deadlines on the loop's clock; costs nothing while nobody waits."""
+
+    __slots__ = ("_deadlines", "_loop", "_running", "now")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._deadlines: Deadlines[Expires] = Deadlines()
+        self._running = False
+        self.now = loop.time
+
+    def add(self, entry: Expires, deadline: float) -> None:
+        """Call `entry.expire()` once when `deadline` (loop time) has passed."""
+        self._deadlines.add(entry, deadline)
+        if not self._running:
+            self._running = True
+            self._loop.call_later(GRAIN, self._tick)
+
+    def remove(self, entry: Expires, deadline: float) -> None:
+        """It was settled in time."""
+        self._deadlines.remove(entry, deadline)
+
+    def _tick(self) -> None:
+        for entry in self._deadlines.due(self._loop.time()):
+            entry.expire()
+        if len(self._deadlines):
+            self._loop.call_later(GRAIN, self._tick)
+        else:
+            self._running = False
