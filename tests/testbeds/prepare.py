@@ -1,0 +1,36 @@
+"""Fetch and compile all that the test beds need: `python -m tests.testbeds.prepare`. Quick when it is there already."""
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+
+from tests.testbeds.cache import REPO, cache_root
+from tests.testbeds.kafka import VERSION, Unprepared, prepare_kafka
+from tests.testbeds.node import prepare_node_program
+
+_NODE_PROGRAMS = ["tests/services/nest", "examples/shop/orders"]
+
+
+def main() -> int:
+    """Prepare one thing after the other, saying what takes how long; 1 if anything is missing."""
+    print(f"preparing test beds in {cache_root()}", flush=True)
+    try:
+        _step(f"Apache Kafka {VERSION} (Maven)", prepare_kafka)
+        for path in _NODE_PROGRAMS:
+            _step(f"{path} (npm, TypeScript)", functools.partial(prepare_node_program, REPO / path))
+    except Unprepared as error:
+        print(f"failed\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _step(what: str, prepare: Callable[[], object]) -> None:
+    print(f"  {what} ... ", end="", flush=True)
+    began = time.monotonic()
+    prepare()
+    print(f"ready after {time.monotonic() - began:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

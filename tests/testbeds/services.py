@@ -1,0 +1,131 @@
+"""The sample and test services as programs on a given broker, ready when returned: consuming all their partitions."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.testbeds.cache import REPO
+from tests.testbeds.node import prepare_node_program
+from tests.testbeds.processes import Program, free_port
+from tests.testbeds.topics import create_topics
+
+SERVICES = REPO / "tests" / "services"
+SHOP = REPO / "examples" / "shop"
+_READY_S = 60.0
+
+NEST_TOPICS = [
+    "orders.get", "nest.echo", "nest.number", "nest.text", "nest.nothing", "nest.list", "nest.shaped", "nest.record",
+    "nest.fail", "nest.slow", "nest.silent", "nest.stream", "nest.large", "nest.late",
+]  # fmt: skip
+FASTSTREAM_TOPICS = ["fs.echo", "fs.fail", "fs.slow", "fs.none", "fs.text", "fs.bytes", "fs.json", "fs.events"]
+PLAIN_TOPICS = ["plain.script"]
+SHOP_TOPICS = [
+    "orders.get", "orders.create", "orders.report", "orders.placed", "stock.check", "stock.audit", "stock.adjusted",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service and its ledger: one JSON object for each request it handled."""
+
+    program: Program
+    ledger: Path
+
+    def handled(self, **wanted: object) -> list[dict[str, Any]]:
+        """The ledger's entries so far whose fields have the `wanted` values."""
+        # A line still being written has no end yet.
+        lines = self.ledger.read_text().splitlines(keepends=True)
+        entries: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [entry for entry in entries if all(entry.get(key) == value for key, value in wanted.items())]
+
+    def wait_handled(self, count: int = 1, timeout_s: float = 10.0, **wanted: object) -> list[dict[str, Any]]:
+        """Wait until so many such requests have been handled."""
+        found: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            found[:] = self.handled(**wanted)
+            return len(found) >= count
+
+        self.program.wait_until(enough, f"{count} handled requests with {wanted}", timeout_s)
+        return found
+
+
+def start_nest(bootstrap: str, folder: Path) -> Service:
+    """NestJS with handlers of every kind; its topics have 4 partitions."""
+    program = prepare_node_program(SERVICES / "nest")
+    create_topics(bootstrap, dict.fromkeys(NEST_TOPICS, 4))
+    return _start("nest", program.command, bootstrap, folder)
+
+
+def start_faststream(bootstrap: str, folder: Path) -> Service:
+    """FastStream with handlers of every kind; its topics have 4 partitions."""
+    create_topics(bootstrap, dict.fromkeys(FASTSTREAM_TOPICS, 4))
+    return _start("faststream", [sys.executable, SERVICES / "faststream" / "service.py"], bootstrap, folder)
+
+
+def start_plain(bootstrap: str, folder: Path, env: Mapping[str, str] | None = None) -> Service:
+    """The scripted responder; `env` may name other topics and headers (see its first lines)."""
+    topics = (env or {}).get("TOPICS", ",".join(PLAIN_TOPICS)).split(",")
+    create_topics(bootstrap, dict.fromkeys(topics, 4))
+    return _start("plain", [sys.executable, SERVICES / "plain.py"], bootstrap, folder, env)
+
+
+def start_shop(bootstrap: str, folder: Path) -> "Shop":
+    """The three services of examples/shop."""
+    create_topics(bootstrap, dict.fromkeys(SHOP_TOPICS, 4))
+    orders = prepare_node_program(SHOP / "orders")
+    port = free_port()
+    commands: dict[str, tuple[list[str | Path], dict[str, str]]] = {
+        "users": ([sys.executable, SHOP / "users" / "service.py"], {"PORT": str(port)}),
+        "orders": (list(orders.command), {}),
+        "stock": ([sys.executable, SHOP / "stock" / "service.py"], {}),
+    }
+    programs: dict[str, Program] = {}
+    try:
+        for name, (command, env) in commands.items():
+            log = folder / f"{name}.log"
+            programs[name] = Program(command, name=f"shop {name}", env={"KAFKA": bootstrap, **env}, log=log)
+        for program in programs.values():
+            program.wait_for_line(r"\bready\b", _READY_S)
+    except BaseException:
+        for program in programs.values():
+            program.kill()
+        raise
+    return Shop(f"http://127.0.0.1:{port}", programs["users"], programs["orders"], programs["stock"])
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The running shop: where its HTTP service listens, and its programs."""
+
+    users_url: str
+    users: Program
+    orders: Program
+    stock: Program
+
+    def terminate(self) -> None:
+        """End all three."""
+        for program in (self.users, self.orders, self.stock):
+            program.terminate()
+
+
+def _start(
+    name: str,
+    command: "list[str | Path] | tuple[str, ...]",
+    bootstrap: str,
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+) -> Service:
+    ledger = folder / f"{name}.ledger.jsonl"
+    ledger.touch()
+    settings = {"BOOTSTRAP": bootstrap, "LEDGER": str(ledger), **(env or {})}
+    program = Program(command, name=f"{name} service", env=settings, log=folder / f"{name}.log")
+    try:
+        program.wait_for_line(r"^ready\b", _READY_S)
+    except BaseException:
+        program.kill()
+        raise
+    return Service(program, ledger)
