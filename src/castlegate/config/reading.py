@@ -63,10 +63,12 @@ def _struct(node: Node, shape: Shape, at: Place) -> Any:
             place = at.field(key)
             _locate(place, position, child)
             values[key] = _value(child, shape_of(fields[key].type), place)
+            if values[key] is _WRONG:
+                at.report.spoil(place.path)
     elif short is not None and not (isinstance(node, Scalar) and node.value is None):
         place = at.field(short)
         place.report.positions[place.path] = node.position
-        values[short] = _value(node, shape_of(fields[short].type), place)
+        values[short] = _short(node, shape_of(fields[short].type), place)
     else:
         return _wrong(node, shape, at)
     for name, field in fields.items():
@@ -77,6 +79,13 @@ def _struct(node: Node, shape: Shape, at: Place) -> Any:
     if any(value is _WRONG and fields[name].required for name, value in values.items()):
         return _WRONG
     return shape.kind(**{name: value for name, value in values.items() if value is not _WRONG})
+
+
+def _short(node: Node, shape: Shape, at: Place) -> Any:
+    """The one field that stands for the whole struct. For text a number will do: its check knows better what to say."""
+    if shape.kind is str and isinstance(node, Scalar) and isinstance(node.value, (int, float)) and not node.broken:
+        return node.text
+    return _value(node, shape, at)
 
 
 def _unknown_key(key: str, position: Any, shape: Shape, at: Place) -> None:

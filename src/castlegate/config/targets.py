@@ -49,6 +49,16 @@ def compile_target(pieces: Pieces, at: Place) -> Render | None:
     return with_query
 
 
+def check_prefix(prefix: str, at: Place) -> None:
+    """Report what keeps a plain prefix such as `/api` from being one of paths."""
+    if not prefix.startswith("/"):
+        at.mistake(f"expected a path such as '/api', found {at.shown(prefix)}")
+    elif prefix.endswith("/"):
+        at.mistake(f"expected a path without a slash at its end, found {at.shown(prefix)}")
+    elif _check_text([prefix], _PATH_TEXT, at):
+        _path_chunks([prefix], at)
+
+
 def _split_query(pieces: Pieces) -> tuple[Pieces, Pieces | None]:
     """What stands before and after the first `?` of the text."""
     for index, piece in enumerate(pieces):

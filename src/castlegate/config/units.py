@@ -22,7 +22,7 @@ _MEANT = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unit:
     """How a scalar of the document is read and written; stands in `Annotated`."""
 

@@ -25,6 +25,7 @@ METHODS = (
 
 _EXAMPLE = "such as 'GET /orders/{id}'"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OTHER_PLACEHOLDER = re.compile(r"<(\w+)>|:(\w+)")
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 
 
@@ -103,6 +104,9 @@ def _parse_path(path: str, at: Place) -> tuple[bytes | Param, ...] | None:
     parts = path.split("/")[1:]
     names: set[str] = set()
     for index, part in enumerate(parts):
+        if wrong := _OTHER_PLACEHOLDER.fullmatch(part):
+            at.mistake(f"{show(part)} looks like a placeholder; those are written '{{{wrong[1] or wrong[2]}}}'")
+            return None
         if "{" not in part and "}" not in part:
             segments.append(unquote_to_bytes(part))
             continue

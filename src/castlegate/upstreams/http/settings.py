@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
-from castlegate.config.units import Seconds, Size
+from castlegate.config.addresses import check_host, parse_address, parse_origin
+from castlegate.config.report import Place
+from castlegate.config.units import Count, Seconds, Size
 
 
 class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Connections to each instance."""
 
-    connections: int = 128
+    connections: Count = 128
     """At most so many to one instance."""
-    waiting: int = 1024
+    waiting: Count = 1024
     """Requests that may wait for a connection; one more is answered 503."""
     idle: Seconds = 60.0
     """An unused connection is closed after this."""
@@ -20,7 +24,7 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """For the connection to be made."""
     header_size: Size = 64 * 1024
     """Bytes of an answer's head; more is a bad answer (502)."""
-    headers: int = 200
+    headers: Count = 200
     """Fields in an answer's head; more is a bad answer (502)."""
     read_timeout: Seconds = 30.0
     """Between two reads of an answer's body; then it is cut."""
@@ -29,9 +33,37 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A service behind HTTP/1.1. A list of URLs stands for `instances` alone."""
 
+    short: ClassVar[str] = "instances"
+
     instances: list[str]
     """`http://host:port` of each instance; requests go round them in turn."""
     host: str | None = None
     """The `Host` sent to it; else the instance's own `host:port`."""
     pool: HttpPool = HttpPool()
     """Bounds on connections and waits."""
+
+    def check(self, at: Place) -> None:
+        """The instances and the host."""
+        places = at.field("instances")
+        if not self.instances and not places.spoilt:
+            places.mistake("expected at least one URL such as http://users:8000")
+        seen: dict[tuple[str, int], int] = {}
+        for index, instance in enumerate(self.instances):
+            place = places.field(index)
+            try:
+                origin = parse_origin(instance)
+            except ValueError as error:
+                place.mistake(f"found {place.shown(instance)}, {error}")
+                continue
+            if seen.setdefault(origin, index) != index:
+                place.mistake(f"{place.shown(instance)} is listed twice")
+        if self.host is not None:
+            _check_authority(self.host, at.field("host"))
+
+
+def _check_authority(host: str, at: Place) -> None:
+    """A host with or without a port."""
+    try:
+        _ = parse_address(host) if ":" in host.rpartition("]")[2] else check_host(host)
+    except ValueError as error:
+        at.mistake(f"found {at.shown(host)}, {error}")

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from castlegate.config.units import Seconds, Size
+from castlegate.config.addresses import parse_address
+from castlegate.config.report import Place
+from castlegate.config.units import Count, Seconds, Size, TemplateText
 
 DialectName = Literal["nest", "faststream", "plain"]
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_OF_THE_ENGINE = {"bootstrap.servers": "bootstrap", "metadata.broker.list": "bootstrap"}
+
+
+def check_topic(name: str, at: Place) -> None:
+    """Report a name that Kafka would not take for a topic."""
+    if not _TOPIC.fullmatch(name) or name in (".", ".."):
+        rule = "a topic's name has 1 to 249 letters, digits, '.', '_' and '-'"
+        at.mistake(f"{rule}, found {at.shown(name)}")
 
 
 class OwnedTopics(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -16,18 +30,23 @@ class OwnedTopics(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
     create: bool = True
     """Create them where they are missing and the broker allows it."""
-    partitions: int = 8
+    partitions: Count = 8
     """Of the inbox topic for dialects whose requests name a reply partition."""
-    single: int = 4
+    single: Count = 4
     """Number of one-partition inbox topics for dialects that cannot name a partition."""
-    replication: int = -1
+    replication: Annotated[int, msgspec.Meta(ge=-1, le=32767)] = -1
     """Replication factor; -1 takes the broker's default."""
     retention: Seconds = 3600.0
     """How long the broker keeps replies."""
 
 
 class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The Kafka cluster. Needed as soon as a service or an event goes through it."""
+    """The Kafka cluster. Needed as soon as a service or an event goes through it.
+
+    A plain address stands for `bootstrap` alone.
+    """
+
+    short: ClassVar[str] = "bootstrap"
 
     bootstrap: str
     """`host:port[,host:port...]`, or `embedded` for the in-memory broker meant for development."""
@@ -37,14 +56,32 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     """Name of the inbox topic; the one-partition inboxes are called `NAME.0`, `NAME.1` and so on."""
     topics: OwnedTopics = OwnedTopics()
     """How the inbox topics are made."""
-    max_pending: int = 10_000
+    max_pending: Count = 10_000
     """Requests that may wait for replies at once; one more is answered 503."""
-    max_queued: int = 20_000
+    max_queued: Count = 20_000
     """Records that may wait in the producer; one more is answered 503."""
     max_record: Size = 1_000_000
     """Largest record sent; a larger one is answered 413. The broker's and the topic's own limits must allow it."""
-    linger_above: int = 8
+    linger_above: Annotated[int, msgspec.Meta(ge=0)] = 8
     """With more requests than this waiting for replies, records are batched for half a millisecond."""
+
+    def check(self, at: Place) -> None:
+        """The addresses, the inbox's name and whose settings are whose."""
+        place = at.field("bootstrap")
+        for address in self.bootstrap.split(","):
+            if self.bootstrap == "embedded":
+                break
+            try:
+                parse_address(address.strip())
+            except ValueError:
+                place.mistake(f"expected host:port[,host:port...] or 'embedded', found {place.shown(self.bootstrap)}")
+                break
+        check_topic(self.inbox, at.field("inbox"))
+        for name in self.librdkafka:
+            if name in _OF_THE_ENGINE:
+                at.field("librdkafka", name).mistake(f"say it with '{_OF_THE_ENGINE[name]}' of 'kafka'")
+        if self.topics.replication == 0:
+            at.field("topics", "replication").mistake("expected -1 for the broker's default, or 1 and more, found 0")
 
 
 class HeaderNames(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -65,16 +102,25 @@ class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
 
     topic: str | None = None
     """Topic of its requests; else `service.operation`."""
-    key: str | None = None
+    key: TemplateText | None = None
     """Record key (a template such as `{body.id}`), unless the route says one."""
     timeout: Seconds | None = None
     """For routes that say none."""
     replies: str | None = None
     """A fixed topic that the service answers on whatever the request says."""
 
+    def check(self, at: Place) -> None:
+        """The topics' names."""
+        for name in ("topic", "replies"):
+            topic = getattr(self, name)
+            if topic is not None:
+                check_topic(topic, at.field(name))
+
 
 class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A service behind Kafka. The name of a dialect stands for `dialect` alone."""
+
+    short: ClassVar[str] = "dialect"
 
     dialect: DialectName
     """How it writes request-reply on Kafka: `nest` (NestJS), `faststream`, or `plain` with configurable headers."""
@@ -88,3 +134,18 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     """Response field → record header of the reply that it is taken from."""
     forward_headers: list[str] = []
     """Fields of the client's request that go along as record headers of the same (lower-case) name."""
+
+    def check(self, at: Place) -> None:
+        """Names of operations and of headers."""
+        if self.dialect != "plain" and self.names != HeaderNames():
+            at.field("names").mistake(f"only the dialect 'plain' has names to choose, this one is '{self.dialect}'")
+        for operation in self.operations:
+            if not _TOPIC.fullmatch(operation):
+                at.field("operations", operation).mistake("an operation's name has letters, digits, '.', '_' and '-'")
+        for name in self.reply_headers:
+            if not _FIELD_NAME.fullmatch(name):
+                at.field("reply_headers", name).mistake("not a name of a header field")
+        for index, name in enumerate(self.forward_headers):
+            if not _FIELD_NAME.fullmatch(name):
+                place = at.field("forward_headers", index)
+                place.mistake(f"expected the name of a header field, found {place.shown(name)}")

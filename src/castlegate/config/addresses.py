@@ -1,0 +1,74 @@
+"""`host:port` and `http://host:port`, taken apart. Looks nothing up. Every function raises `ValueError` saying why."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+from urllib.parse import urlsplit
+
+_ADDRESS = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")
+_HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?")
+_DOTTED_NUMBERS = re.compile(r"[0-9.]+")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`0.0.0.0:8080` → host and port; an IPv6 host stands in brackets and comes back without."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise ValueError(_what_is_missing(text))
+    port = int(match[2][:6])
+    if port > 65535:
+        raise ValueError("expected a port of at most 65535")
+    if not match[1]:
+        raise ValueError(f"the host is missing; write 0.0.0.0:{port} for all interfaces")
+    return check_host(match[1]), port
+
+
+def check_host(text: str) -> str:
+    """A host name or address; an IPv6 one in brackets, which are taken off."""
+    if text.startswith("["):
+        try:
+            return str(IPv6Address(text[1:-1]))
+        except ValueError as error:
+            raise ValueError(f"expected an IPv6 address between the brackets: {error}") from error
+    numbers = text.split(".")
+    if _DOTTED_NUMBERS.fullmatch(text) and not (len(numbers) == 4 and all(n and int(n) < 256 for n in numbers)):
+        raise ValueError("expected an IPv4 address of four numbers up to 255")
+    if not _HOST.fullmatch(text):
+        raise ValueError("expected a host name or an address")
+    return text
+
+
+def parse_origin(text: str) -> tuple[str, int]:
+    """`http://users-1:8000` → host and port."""
+    if "://" not in text:
+        raise ValueError("expected a URL such as http://users:8000; 'http://' is missing")
+    try:
+        url = urlsplit(text)
+    except ValueError as error:
+        raise ValueError(f"expected a URL such as http://users:8000: {error}") from error
+    if url.scheme != "http":
+        reason = "services are called over plain HTTP for now" if url.scheme == "https" else f"not {url.scheme}://"
+        raise ValueError(f"expected a URL such as http://users:8000; {reason}")
+    if url.username is not None or url.password is not None:
+        raise ValueError("expected a URL without a user; set the field 'authorization' with 'headers' instead")
+    if url.query or url.fragment or "?" in text or "#" in text:
+        raise ValueError("expected a URL without a query")
+    if url.path not in ("", "/"):
+        raise ValueError("expected a URL without a path; say it with the route's 'add_prefix'")
+    host, colon, port = url.netloc.rpartition(":")
+    if not colon or port.endswith("]"):
+        return check_host(url.netloc), 80
+    if not port.isdecimal() or not 0 < int(port[:6]) <= 65535:
+        raise ValueError("expected a port from 1 to 65535")
+    return check_host(host), int(port)
+
+
+def _what_is_missing(text: str) -> str:
+    if text.isdecimal():
+        return f"expected host:port; write 0.0.0.0:{text} for all interfaces, or 127.0.0.1:{text}"
+    if "://" in text:
+        return "expected host:port without a scheme, such as 0.0.0.0:8080"
+    if text.count(":") > 1 and not text.startswith("["):
+        return "expected host:port; an IPv6 address stands in brackets, such as [::1]:8080"
+    return "expected host:port, such as 0.0.0.0:8080"

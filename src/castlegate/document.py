@@ -1,0 +1,290 @@
+"""The root of the configuration: one field per feature, and what must hold between them.
+
+The structs are what operators write in YAML and what Python programs build; `load` and `check` report every mistake of
+either at once. What a value must fulfil on its own is checked by the struct that it stands in, beside its feature.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import msgspec
+
+from castlegate.config.addresses import parse_address
+from castlegate.config.environment import Environment
+from castlegate.config.joining import join
+from castlegate.config.reading import read
+from castlegate.config.references import Scope
+from castlegate.config.report import ConfigError, Place, Report, listed, show, suggest
+from castlegate.config.shapes import fields_of
+from castlegate.config.source import LARGEST_FILE, compose
+from castlegate.config.templates import Sink, compile_json, compile_text
+from castlegate.config.units import SecondsOrZero
+from castlegate.config.validation import validate
+from castlegate.edge.settings import Listen
+from castlegate.endpoints.settings import VERBS, CallSettings, PublishSettings, RouteDefaults
+from castlegate.routing.template import RouteKey, parse_key
+from castlegate.upstreams.http.settings import HttpService
+from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_topic
+
+_SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
+_KAFKA_ONLY = ("key", "status")
+
+_REDACTED = (
+    "access_token", "api_key", "apikey", "authorization", "client_secret", "code", "cookie", "id_token", "password",
+    "refresh_token", "secret", "set-cookie", "sig", "signature", "token",
+)  # fmt: skip
+
+_ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOST]/PATH`, such as `GET /orders/{id}`.
+
+    `ANY` takes every method that has no route of its own; `{name}` is one segment of the path, `{name...}`, as the
+    last one, all that follow. Every route says `call` or `publish`, and who may call it.
+    """
+
+if TYPE_CHECKING:
+
+    class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
+        """What is done with the requests of one route."""
+
+else:
+    Route = join("Route", CallSettings, PublishSettings, RouteDefaults, module=__name__, doc=_ROUTE)
+
+
+class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A service that routes call by name; how it is reached is said only here."""
+
+    http: HttpService | None = None
+    """It speaks HTTP/1.1."""
+    kafka: KafkaService | None = None
+    """It answers requests on Kafka topics."""
+
+    def check(self, at: Place) -> None:
+        """One protocol."""
+        if self.http is not None and self.kafka is not None:
+            at.mistake("both 'http' and 'kafka' are said; a service speaks one of them")
+        elif self.http is None and self.kafka is None and not (at.field("http").spoilt or at.field("kafka").spoilt):
+            at.mistake("neither 'http' nor 'kafka' is said; a service speaks one of them")
+
+
+class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where operators look: `/health`, `/ready`, `/metrics`. A plain `host:port` stands for `address` alone."""
+
+    short: ClassVar[str] = "address"
+
+    address: str = "127.0.0.1:9901"
+    """`host:port`. Not to be reached by clients: it asks nobody who they are."""
+
+    def check(self, at: Place) -> None:
+        """The address."""
+        try:
+            parse_address(self.address)
+        except ValueError as error:
+            at.field("address").mistake(f"found {at.field('address').shown(self.address)}, {error}")
+
+
+class AccessLog(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One line of JSON for each request. A plain path stands for `path` alone."""
+
+    short: ClassVar[str] = "path"
+
+    path: str = "stdout"
+    """`stdout`, `off`, or a file that lines are appended to."""
+    redact: list[str] = msgspec.field(default_factory=lambda: list(_REDACTED))
+    """Query parameters, and header fields where they are logged, whose values are not written."""
+
+    def check(self, at: Place) -> None:
+        """A place to write to."""
+        if not self.path:
+            at.field("path").mistake("expected 'stdout', 'off' or a file, found nothing")
+
+
+class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration."""
+
+    listen: Listen = Listen()
+    """Where clients connect."""
+    admin: Admin = Admin()
+    """Where operators look."""
+    access_log: AccessLog = AccessLog()
+    """Who asked for what, and what became of it."""
+    drain: SecondsOrZero = 30.0
+    """After SIGTERM: how long requests in flight may take to finish."""
+    kafka: Kafka | None = None
+    """The Kafka cluster."""
+    services: dict[str, Service] = {}
+    """The services by name."""
+    defaults: RouteDefaults = RouteDefaults()
+    """What every route takes that does not say otherwise."""
+    routes: dict[str, Route]
+    """The routes by method and path."""
+
+    def effective(self, route: Route) -> Route:
+        """The route with `defaults` where it says nothing."""
+        missing = {
+            name: getattr(self.defaults, name) for name in fields_of(RouteDefaults) if getattr(route, name) is None
+        }
+        return msgspec.structs.replace(route, **missing)
+
+    def check(self, at: Place) -> None:
+        """What must hold between services, routes and the message broker."""
+        for name, service in self.services.items():
+            _check_service(self, name, service, at)
+        names_by_shape: dict[object, str] = {}
+        for name, route in self.routes.items():
+            place = at.field("routes", name)
+            key = parse_key(name, place)
+            if key is not None:
+                _check_unique(name, names_by_shape.setdefault(key.shape, name), place)
+                _compile_templates(route, key.scope(), place)
+            _check_access(self.effective(route), place, at)
+            _check_purpose(self, route, key, place, at)
+
+
+def _check_service(document: Document, name: str, service: Service, at: Place) -> None:
+    place = at.field("services", name)
+    if not _SERVICE_NAME.fullmatch(name):
+        place.mistake("a service's name has letters, digits, '_' and '-', and begins with a letter")
+    if service.kafka is not None:
+        _check_kafka(document, place.field("kafka"), at)
+
+
+def _check_kafka(document: Document, place: Place, at: Place) -> None:
+    if document.kafka is None and not at.field("kafka").spoilt:
+        place.mistake("this needs a Kafka cluster; say which at the top: 'kafka: {bootstrap: host:9092}'")
+
+
+def _check_unique(name: str, other: str, place: Place) -> None:
+    if other != name:
+        position = place.report.position((*place.path[:-1], other))
+        line = f" in line {position.line}" if position is not None else ""
+        place.mistake(f"it matches the same requests as '{other}'{line}")
+
+
+def _check_access(route: Route, place: Place, at: Place) -> None:
+    if route.public or place.field("public").spoilt or at.field("defaults", "public").spoilt:
+        return
+    if route.public is None:
+        place.mistake("every route must say who may call it; write 'public: true' to open it to everyone")
+    else:
+        place.mistake("'public: false' leaves nobody who may call it; 'public: true' opens it to everyone")
+
+
+def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+    """Whether it calls or publishes, and what goes with that."""
+    if route.call is not None and route.publish is not None:
+        place.mistake("both 'call' and 'publish' are said; a route does one of them")
+    elif route.call is not None:
+        _check_call(document, route.call, route, key, place, at)
+    elif route.publish is not None:
+        check_topic(route.publish, place.field("publish"))
+        _check_kafka(document, place.field("publish"), at)
+        _refuse(route, (*_HTTP_ONLY, "status"), "goes with 'call', not with 'publish'", place)
+    elif not (place.field("call").spoilt or place.field("publish").spoilt):
+        place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
+
+
+def _check_call(document: Document, call: str, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+    name, _, operation = call.partition(".")
+    service = document.services.get(name)
+    at_call = place.field("call")
+    if service is None:
+        if not (at.field("services").spoilt or at.field("services", name).spoilt):
+            hint = suggest(name, document.services, "there are") or "; there are none under 'services'"
+            at_call.mistake(f"no service is called {show(name) if name != call else at_call.shown(name)}{hint}")
+    elif service.http is not None:
+        if operation:
+            at_call.mistake(
+                f"'{name}' speaks HTTP, which has no operations; write '{name}', and 'get: /...' or the like"
+            )
+        _refuse(route, _KAFKA_ONLY, f"is for services behind Kafka, '{name}' speaks HTTP", place)
+        _check_forwarding(route, key, place)
+    elif service.kafka is not None:
+        _refuse(route, _HTTP_ONLY, f"is for services that speak HTTP, '{name}' is behind Kafka", place)
+        _check_operation(name, operation, service.kafka, route, key, at_call)
+
+
+def _check_forwarding(route: Route, key: RouteKey | None, place: Place) -> None:
+    """Of a call over HTTP that takes method and path from the client's."""
+    if key is None or route.verb is not None:
+        return
+    if key.method in (b"GET", b"HEAD") and route.send is not msgspec.UNSET and not place.field("send").spoilt:
+        place.field("send").mistake(f"a {key.method.decode()} carries no body; say 'post' or the like to send one")
+    prefix = route.strip_prefix
+    if prefix is not None and not f"{key.path}/".startswith(f"{prefix}/") and not place.field("strip_prefix").spoilt:
+        at = place.field("strip_prefix")
+        at.mistake(f"{at.shown(prefix)} is not what the route's path '{key.path}' begins with")
+
+
+def _check_operation(
+    name: str, operation: str, service: KafkaService, route: Route, key: RouteKey | None, at_call: Place
+) -> None:
+    """Of a call over Kafka."""
+    if not operation:
+        known = listed([f"'{name}.{each}'" for each in service.operations], "or")
+        at_call.mistake(f"'{name}' is behind Kafka: say which operation, such as {known or f'{name}.get'}")
+        return
+    found = service.operations.get(operation)
+    if found is None or found.topic is None:
+        check_topic(f"{name}.{operation}", at_call)
+    if found is not None and found.key is not None and route.key is None and key is not None:
+        at = at_call.report.place("services", name, "kafka", "operations", operation, "key")
+        compile_text(found.key, Sink.KEY, key.scope(), at)
+
+
+def _refuse(route: Route, fields: tuple[str, ...], reason: str, place: Place) -> None:
+    for field in fields:
+        if getattr(route, field) is not None:
+            place.field(field).mistake(f"this {reason}")
+
+
+def _compile_templates(route: Route, scope: Scope, place: Place) -> None:
+    """For the mistakes in them."""
+    if route.verb is not None:
+        compile_text(getattr(route, route.verb), Sink.TARGET, scope, place.field(route.verb))
+    if route.key is not None:
+        compile_text(route.key, Sink.KEY, scope, place.field("key"))
+    if route.send is not msgspec.UNSET:
+        compile_json(route.send, scope, place.field("send"))
+    for way, fields in (("request", route.headers.request), ("response", route.headers.response)):
+        for name, text in fields.items():
+            if text is not None:
+                compile_text(text, Sink.HEADER, scope, place.field("headers", way, name))
+
+
+class Loaded(NamedTuple):
+    """A document without mistakes. Further ones found while building it belong in the same report."""
+
+    document: Document
+    report: Report
+
+
+def load(path: str | Path, variables: Mapping[str, str] = os.environ) -> Loaded:
+    """Read a YAML file; raises `ConfigError` with every mistake in it. Needs no network."""
+    path = Path(path)
+    report = Report()
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        report.add(None, (), f"{path}: cannot be read: {error.strerror}")
+        raise ConfigError(report) from error
+    root = compose(content, str(path), Environment(variables, path.parent), report)
+    document = None if root is None else read(root, Document, report.place())
+    if document is not None:
+        validate(document, report.place())
+    report.raise_if_any()
+    assert document is not None, "a document that could not be read has mistakes"
+    return Loaded(document, report)
+
+
+def check(document: Document) -> Loaded:
+    """The same for a document built in Python."""
+    report = Report()
+    validate(document, report.place())
+    report.raise_if_any()
+    return Loaded(document, report)
