@@ -120,7 +120,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """The services by name."""
     defaults: RouteDefaults = RouteDefaults()
     """What every route takes that does not say otherwise."""
-    routes: dict[str, Route]
+    routes: dict[str, Route] = {}
     """The routes by method and path."""
 
     def effective(self, route: Route) -> Route:
@@ -134,6 +134,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         """What must hold between services, routes and the message broker."""
         for name, service in self.services.items():
             _check_service(self, name, service, at)
+        if not self.routes and not at.field("routes").spoilt:
+            at.mistake("there are no 'routes'; one looks like 'GET /users/{id}: {call: users, public: true}'")
         names_by_shape: dict[object, str] = {}
         for name, route in self.routes.items():
             place = at.field("routes", name)

@@ -57,7 +57,7 @@ class Environment:
     def _value(self, mark: re.Match[str]) -> str:
         inner = mark[1]
         if not mark[2]:
-            raise ValueError(f"'{mark[0][:40]}' is not closed, or has a brace in it; write $${{ for a plain ${{")
+            raise ValueError(f"'{mark[0][:40]}' is not closed; a default holds no braces, a plain ${{ is written $${{")
         if inner.startswith("file:"):
             return self._content(inner.removeprefix("file:"))
         name, has_default, default = inner.partition(":-")

@@ -196,8 +196,8 @@ def _json(node: Node, at: Place, *, template: bool) -> Any:
     for key, position, child in node.entries:
         place = at.field(key)
         if node.flow and isinstance(child, Scalar) and child.plain and not child.written:
-            at.report.positions[place.path] = position
-            place.mistake(f'{{{key}}} is a mapping without a value; a reference must stand in quotes: "{{{key}}}"')
+            text = f'{{{key}}} is a mapping without a value; a reference must stand in quotes: "{{{key}}}"'
+            at.report.add(position, place.path, f"{describe(at.path)}: {text}")
             continue
         _locate(place, position, child)
         value = _value(child, Shape(Any, template=template), place)
@@ -231,6 +231,8 @@ def _hint(node: Node, shape: Shape) -> str:
         return f'; a reference must stand in quotes: "{{{lone}}}"' if quotes else ""
     if isinstance(node, Sequence) or node.value is None or node.substituted:
         return ""
+    if is_struct(shape.kind) and len(fields_of(shape.kind)) == 1:
+        return f"; write {{{next(iter(fields_of(shape.kind)))}: {node.written}}}"
     if shape.unit is not None:
         meant = shape.unit.meant(node.written)
         return f"; write {meant}" if meant else ""

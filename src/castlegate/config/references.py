@@ -145,7 +145,7 @@ def _reference(inner: str, scope: Scope, at: Place) -> Reference | None:
     fetch = root.bind(name, every, at)
     if fetch is None:
         return None
-    full = f"{root_name}.{name}" if name else root_name
+    full = _join(root_name, name)
     if kind is not None:
         fetch = _converted(fetch, kind, full, every)
     return Reference(full, fetch, optional, root.needs_body, root.rest(name) if kind is None else None)
@@ -161,6 +161,10 @@ def _root_hint(inner: str, name: str, scope: Scope) -> str:
     return f"; references begin with {listed(scope.roots, 'or')}"
 
 
+def _join(root: str, name: str) -> str:
+    return f"{root}.{name}" if name else root
+
+
 class PathRoot:
     """`{path.id}`: parameters of the route's own template, percent-decoded."""
 
@@ -172,6 +176,9 @@ class PathRoot:
 
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
         """Always there, since the route matched."""
+        if not name:
+            at.mistake(f"'{{path}}' names no path parameter{suggest(name, self.params, 'the path of this route has')}")
+            return None
         if name not in self.params:
             what = "its path has" if self.params else ""
             none = "" if self.params else "; the path of this route has no parameters"
@@ -198,7 +205,7 @@ class QueryRoot:
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
         """Missing where the query does not have it."""
         if not _QUERY.fullmatch(name):
-            at.mistake(f"'{{query.{name}}}' names no query parameter; write {{query.page}}")
+            at.mistake(f"'{{{_join('query', name)}}}' names no query parameter; write {{query.page}}")
             return None
         if every:
             return lambda request, _parts: query_parameters(request.query).get(name, MISSING)
@@ -221,7 +228,7 @@ class HeaderRoot:
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
         """Missing where the request does not have it."""
         if not _HEADER.fullmatch(name):
-            at.mistake(f"'{{header.{name}}}' names no header field; write {{header.x-tenant}}")
+            at.mistake(f"'{{{_join('header', name)}}}' names no header field; write {{header.x-tenant}}")
             return None
         if every:
             at.mistake(f"'{{header.{name}[]}}': repeated fields are joined by commas; write '{{header.{name}}}'")
@@ -282,7 +289,9 @@ def steps_of(root: str, name: str, every: bool, at: Place) -> list[str] | None:
     """The names on the way into a JSON value; after a mistake, None."""
     steps = name.split(".") if name else []
     if every or not all(map(_STEP.fullmatch, steps)):
-        at.mistake(f"'{{{root}.{name}{'[]' if every else ''}}}' is no path into JSON; write {{{root}.items.0.id}}")
+        at.mistake(
+            f"'{{{_join(root, name)}{'[]' if every else ''}}}' is no path into JSON; write {{{root}.items.0.id}}"
+        )
         return None
     return steps
 

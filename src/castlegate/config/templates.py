@@ -155,12 +155,16 @@ def _build_text(text: str, scope: Scope, at: Place, needs_body: _NeedsBody) -> m
     if len(pieces) == 1:
         reference = references[0]
         return reference.value
-    return lambda request, parts: _joined(pieces, request, parts)
+    return _text_of(pieces)
 
 
-def _joined(pieces: Pieces, request: Request, parts: Parts) -> str:
-    """Text with its references as text."""
-    return "".join([piece if isinstance(piece, str) else piece.text(request, parts) for piece in pieces])
+def _text_of(pieces: Pieces) -> Callable[[Request, Parts], str]:
+    """What makes the text, with references as text."""
+    if len(pieces) == 1 and isinstance(pieces[0], Reference):
+        return pieces[0].text
+    return lambda request, parts: "".join(
+        [piece if isinstance(piece, str) else piece.text(request, parts) for piece in pieces]
+    )
 
 
 def _header(pieces: Pieces, at: Place) -> Render | None:
@@ -169,8 +173,10 @@ def _header(pieces: Pieces, at: Place) -> Render | None:
             at.mistake(f"the character U+{ord(wrong[0]):04X} cannot stand in a header field")
             return None
 
+    text_of = _text_of(pieces)
+
     def render(request: Request, parts: Parts) -> bytes:
-        text = _joined(pieces, request, parts)
+        text = text_of(request, parts)
         if _NOT_IN_HEADERS.search(text):
             names = ", ".join(piece.name for piece in pieces if isinstance(piece, Reference))
             raise RequestRefused(Kinds.BAD_INPUT, f"{names} cannot stand in a header field.")
@@ -181,7 +187,8 @@ def _header(pieces: Pieces, at: Place) -> Render | None:
 
 def _key(pieces: Pieces, at: Place) -> Render:
     del at
-    return lambda request, parts: _joined(pieces, request, parts).encode()
+    text_of = _text_of(pieces)
+    return lambda request, parts: text_of(request, parts).encode()
 
 
 _SINKS: dict[Sink, Callable[[Pieces, Place], Render | None]] = {

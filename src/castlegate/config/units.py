@@ -48,7 +48,7 @@ class Unit:
             meant = _MEANT.get(unit.lower(), "")
             return f"{number}{meant}" if meant in self.factors else None
         if "KiB" in self.factors:
-            return f"{number}KiB or {number}B"
+            return f"{number}KiB or {number}B" if float(number) < 1024 else f"{number}B"
         if float(number) <= 60:
             return f"{number}s or {float(number) * 1000:.15g}ms"
         return f"{number}ms or {float(number) / 1000:.15g}s"

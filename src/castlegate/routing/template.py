@@ -23,7 +23,7 @@ METHODS = (
     "COPY", "MOVE", "LOCK", "UNLOCK", "SEARCH", "REPORT", "PURGE",
 )  # fmt: skip
 
-_EXAMPLE = "such as 'GET /orders/{id}'"
+_EXAMPLE = "the key of a route looks like 'GET /orders/{id}'"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OTHER_PLACEHOLDER = re.compile(r"<(\w+)>|:(\w+)")
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
@@ -68,13 +68,13 @@ def parse_key(text: str, at: Place) -> RouteKey | None:
     target = target.strip()
     if not space or not target:
         lone = "the method is missing" if text[:1] in ("/", "{") else "expected a method and a path"
-        at.mistake(f"{lone}; routes are called {_EXAMPLE}")
+        at.mistake(f"{lone}; {_EXAMPLE}")
         return None
     if not _check_method(method, at):
         return None
     host, slash, path = target.partition("/")
     if not slash:
-        at.mistake(f"the path {show(target)} does not begin with '/'; routes are called {_EXAMPLE}")
+        at.mistake(f"the path {show(target)} does not begin with '/'; {_EXAMPLE}")
         return None
     if host and not _HOST.fullmatch(host.lower()):
         port = "; leave out the port" if re.search(r":[0-9]+$", host) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from castlegate.config.addresses import check_host, parse_address, parse_origin
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size
+
+_USER = re.compile(r"//[^/@]*@")  # may hold a password
 
 
 class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -53,7 +56,7 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
             try:
                 origin = parse_origin(instance)
             except ValueError as error:
-                place.mistake(f"found {place.shown(instance)}, {error}")
+                place.mistake(f"found {_USER.sub('//...@', place.shown(instance))}, {error}")
                 continue
             if seen.setdefault(origin, index) != index:
                 place.mistake(f"{place.shown(instance)} is listed twice")

@@ -1,0 +1,45 @@
+"""A route as it is at run time: what was compiled of it, and what is counted of it."""
+
+from __future__ import annotations
+
+from copy import copy
+
+from castlegate.message import Handler, Request, Response
+from castlegate.telemetry.metrics import Counter, Histogram, Registry
+
+
+class Route:
+    """One route of a generation."""
+
+    __slots__ = ("_requests", "by_status", "handler", "max_body", "name", "seconds")
+
+    def __init__(self, name: str, handler: Handler, max_body: int, registry: Registry) -> None:
+        self.name = name
+        self.handler = handler
+        self.max_body = max_body  # bytes
+        self._requests = registry.counter(
+            "castlegate_requests_total", "Requests answered, by route and status.", "route", "status"
+        )
+        self.seconds: Histogram = registry.histogram(
+            "castlegate_request_duration_seconds", "From a request's head to the end of its response.", "route"
+        ).child(name)
+        self.by_status: dict[int, Counter] = {}
+
+    @staticmethod
+    def fixed(route: Route, response: Response) -> Route:
+        """A route counted as `route` that always answers the same."""
+        answering = copy(route)
+
+        async def handler(_request: Request) -> Response:
+            return response
+
+        answering.handler = handler
+        return answering
+
+    def count(self, status: int, seconds: float) -> None:
+        """One request has ended."""
+        counter = self.by_status.get(status)
+        if counter is None:
+            counter = self.by_status[status] = self._requests.child(self.name, str(status))
+        counter.value += 1
+        self.seconds.observe(seconds)
