@@ -18,9 +18,11 @@ _READY_S = 60.0
 
 NEST_TOPICS = [
     "orders.get", "nest.echo", "nest.number", "nest.text", "nest.nothing", "nest.list", "nest.shaped", "nest.record",
-    "nest.fail", "nest.slow", "nest.silent", "nest.stream", "nest.large", "nest.late",
+    "nest.fail", "nest.reject", "nest.slow", "nest.silent", "nest.stream", "nest.large", "nest.late",
 ]  # fmt: skip
-FASTSTREAM_TOPICS = ["fs.echo", "fs.fail", "fs.slow", "fs.none", "fs.text", "fs.bytes", "fs.json", "fs.events"]
+FASTSTREAM_TOPICS = [
+    "fs.echo", "fs.fail", "fs.slow", "fs.none", "fs.text", "fs.bytes", "fs.json", "fs.reply", "fs.events",
+]  # fmt: skip
 PLAIN_TOPICS = ["plain.script"]
 SHOP_TOPICS = [
     "orders.get", "orders.create", "orders.report", "orders.placed", "stock.check", "stock.audit", "stock.adjusted",
