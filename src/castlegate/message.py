@@ -203,7 +203,8 @@ class Request:
     """A client's request, from its head on; made by the edge before routing."""
 
     __slots__ = (
-        "_json", "arrived", "body", "client", "headers", "host", "id", "method", "on_end", "params", "path", "query",
+        "_json", "arrived", "body", "client",
+        "forwarded", "headers", "host", "id", "method", "on_end", "params", "path", "query",
         "route", "scheme", "trace",
     )  # fmt: skip
 
@@ -233,6 +234,7 @@ class Request:
         self.headers = headers
         self.body = body
         self.arrived = arrived  # loop time of the head
+        self.forwarded: Pairs = []  # what services are told of client and proxies: Forwarded, X-Forwarded-*, Via
         self.params = _NO_PARAMS
         self.route: Any = None
         self.on_end: list[Callable[[Ended], None]] | None = None

@@ -96,7 +96,9 @@ class Family(Generic[C]):
         """Prometheus text exposition of the family."""
         lines = [f"# HELP {self._name} {self._text}", f"# TYPE {self._name} {self._make.kind}"]
         for values, child in self._children.items():
-            pairs = [f'{label}="{_escape(value)}"' for label, value in zip(self._labels, values, strict=True)]
+            pairs: list[str] = [
+                f'{label}="{_escape(value)}"' for label, value in zip(self._labels, values, strict=True)
+            ]
             for suffix, further, value in child.samples():
                 labels = ",".join([*pairs, further] if further else pairs)
                 lines.append(f"{self._name}{suffix}{{{labels}}} {value:.10g}" if labels else

@@ -1,0 +1,75 @@
+"""Who the client is, and what the services are told of it: `Forwarded`, `X-Forwarded-*` and `Via`.
+
+What a client says of itself is dropped unless it connects from a trusted proxy; then it is believed and continued
+(RFC 7239).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+
+from castlegate.message import Pairs
+
+
+class Forwarding:
+    """The rule of one listener."""
+
+    def __init__(self, trusted: list[str], name: str) -> None:
+        self._networks = [ip_network(network) for network in trusted]
+        self.via = f"1.1 {name}".encode()
+        self.trusts = lru_cache(4096)(self._trusts)
+
+    def _trusts(self, address: str) -> bool:
+        """Whether a proxy at this address is believed."""
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed.version == network.version and parsed in network for network in self._networks)
+
+    def client(self, peer: str, read: dict[bytes, bytes]) -> str:
+        """The address nearest to the client that a trusted proxy vouches for."""
+        chain = read.get(b"x-forwarded-for")
+        if not self._networks or chain is None or not self.trusts(peer):
+            return peer
+        client = peer
+        for hop in reversed([part.strip() for part in chain.decode("latin-1").split(",")]):
+            try:
+                client = str(ip_address(hop.strip("[]")))
+            except ValueError:
+                break
+            if not self.trusts(client):
+                break
+        return client
+
+    def fields(self, peer: str, scheme: bytes, host: bytes, read: dict[bytes, bytes]) -> Pairs:
+        """What goes to the services. `read` holds what the client sent under these names."""
+        element = _element(peer, scheme, host)
+        if self._networks and self.trusts(peer):
+            chain = read.get(b"x-forwarded-for")
+            before = read.get(b"forwarded")
+            via = read.get(b"via")
+            return [
+                (b"x-forwarded-for", peer.encode() if chain is None else chain + b", " + peer.encode()),
+                (b"x-forwarded-proto", read.get(b"x-forwarded-proto", scheme)),
+                (b"x-forwarded-host", read.get(b"x-forwarded-host", host)),
+                (b"forwarded", element if before is None else before + b", " + element),
+                (b"via", self.via if via is None else via + b", " + self.via),
+            ]
+        via = read.get(b"via")
+        return [
+            (b"x-forwarded-for", peer.encode()),
+            (b"x-forwarded-proto", scheme),
+            (b"x-forwarded-host", host),
+            (b"forwarded", element),
+            (b"via", self.via if via is None else via + b", " + self.via),
+        ]
+
+
+@lru_cache(4096)
+def _element(peer: str, scheme: bytes, host: bytes) -> bytes:
+    """One element of `Forwarded`."""
+    node = f'"[{peer}]"' if ":" in peer else peer
+    quoted = host.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return b'for=%b;proto=%b;host="%b"' % (node.encode(), scheme, quoted)

@@ -1,0 +1,89 @@
+"""One listening socket and its connections: how many, how long each may take, and how they are drained.
+
+Timeouts of connections are found by a look at all of them twice a second: nothing is armed per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+from castlegate.edge.connection import ClientConnection
+from castlegate.edge.forwarded import Forwarding
+from castlegate.edge.settings import Listen
+from castlegate.routing.route import Route
+from castlegate.routing.router import Router
+from castlegate.telemetry.access_log import AccessLog
+from castlegate.telemetry.metrics import Counter, Registry
+from castlegate.telemetry.trace import Ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOK = 0.5  # seconds between two looks at all connections
+
+
+class Listener:
+    """What the connections of one socket share."""
+
+    def __init__(
+        self, settings: Listen, router: Router[Route], unrouted: Route, log: AccessLog | None, registry: Registry
+    ) -> None:
+        self.settings = settings
+        self.router = router
+        self.unrouted = unrouted  # what requests count as that no route is for
+        self.log = log
+        self.ids = Ids()
+        self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
+        self.connections: set[ClientConnection] = set()
+        self.draining = False
+        self.loop = asyncio.get_running_loop()
+        self._refusals = registry.counter("castlegate_refused_total", "Requests refused, by reason.", "reason")
+        self.bytes_in: Counter = registry.counter("castlegate_received_bytes_total", "Read from clients.").child()
+        self.bytes_out: Counter = registry.counter("castlegate_sent_bytes_total", "Written to clients.").child()
+        registry.gauge("castlegate_connections", "Client connections open.").child().read = lambda: len(
+            self.connections
+        )
+        self._server: asyncio.Server | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._emptied: Callable[[], None] | None = None
+
+    async def start(self, listening: socket.socket) -> None:
+        """Accept on a socket that is bound already."""
+        self._server = await self.loop.create_server(lambda: ClientConnection(self), sock=listening, backlog=2048)
+        self._look = self.loop.call_later(_LOOK, self._look_at_all)
+
+    async def drain(self, grace: float) -> None:
+        """Accept no more; let what is in flight finish within `grace` seconds, then cut it."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.drain()
+        if self.connections:
+            emptied = asyncio.Event()
+            self._emptied = emptied.set
+            try:
+                await asyncio.wait_for(emptied.wait(), grace)
+            except TimeoutError:
+                for connection in list(self.connections):
+                    connection.abort()
+        if self._look is not None:
+            self._look.cancel()
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal."""
+        self._refusals.child(reason).value += 1
+
+    def forget(self, connection: ClientConnection) -> None:
+        """It is closed."""
+        self.connections.discard(connection)
+        if not self.connections and self._emptied is not None:
+            self._emptied()
+
+    def _look_at_all(self) -> None:
+        now = self.loop.time()
+        for connection in [each for each in self.connections if each.expires < now]:
+            connection.expire()
+        self._look = self.loop.call_later(_LOOK, self._look_at_all)

@@ -1,0 +1,107 @@
+"""One line of JSON for each request, written off the loop.
+
+Lines are encoded where the request ends and handed to a thread that writes them ten times a second. When the reader of
+the log stalls, what exceeds the buffer is dropped and counted, and no request waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from castlegate.telemetry.metrics import Counter
+
+MAX_BUFFERED = 64 * 1024  # lines waiting to be written
+_PERIOD = 0.1  # seconds between two writes
+
+
+class Line(msgspec.Struct):
+    """What is logged of a request."""
+
+    time: str
+    id: str
+    trace: str
+    client: str
+    method: str
+    host: str
+    path: str
+    query: str
+    route: str
+    status: int
+    error: str
+    outcome: str
+    bytes_in: int
+    bytes_out: int
+    ms: float
+    agent: str
+
+
+class AccessLog:
+    """Where lines go: standard output or a file."""
+
+    def __init__(self, path: str, redact: list[str], dropped: Counter) -> None:
+        self._fd = (
+            sys.stdout.fileno() if path == "stdout" else os.open(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        )
+        names = b"|".join(re.escape(name.encode()) for name in redact)
+        self._secret = re.compile(rb"((?:^|&)(?:%b)=)[^&]*" % names, re.IGNORECASE) if names else None
+        self._encode = msgspec.json.Encoder().encode
+        self._lines: list[bytes] = []
+        self._dropped = dropped
+        self._stopped = threading.Event()
+        self._second = 0
+        self._stamp = ""
+        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._thread.start()
+
+    def now(self) -> str:
+        """The time of day in UTC, to the millisecond."""
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._stamp}.{int((now - second) * 1000):03d}Z"
+
+    def redacted(self, query: bytes) -> str:
+        """A query with the values of sensitive names replaced."""
+        if not query or self._secret is None:
+            return query.decode("latin-1")
+        return self._secret.sub(rb"\1[redacted]", query).decode("latin-1")
+
+    def write(self, line: Line) -> None:
+        """Log it soon."""
+        lines = self._lines
+        if len(lines) >= MAX_BUFFERED:
+            self._dropped.value += 1
+        else:
+            lines.append(self._encode(line))
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._stopped.set()
+        self._thread.join(timeout=2.0)
+
+    def _run(self) -> None:
+        while True:
+            last = self._stopped.wait(_PERIOD)
+            count = len(self._lines)
+            if count:
+                lines = self._lines[:count]
+                del self._lines[:count]  # in place: the loop's thread goes on appending to it
+                self._write(b"\n".join(lines) + b"\n")
+            if last:
+                return
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            self._dropped.value += data.count(b"\n")
