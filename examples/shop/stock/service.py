@@ -1,0 +1,81 @@
+"""The shop's stock: a FastStream service on Kafka.
+
+Look at: `check` answers a request because the message says where to reply; FastStream does that by itself, the
+gateway sends such messages. `adjusted` and `placed` are events: no one waits for an answer. `audit` takes longer
+than the gateway's timeout allows.
+Run: KAFKA=127.0.0.1:9092 python service.py
+"""
+
+import asyncio
+import os
+
+from faststream import FastStream
+from faststream.kafka import KafkaBroker
+from pydantic import BaseModel
+
+broker = KafkaBroker(os.environ["KAFKA"], logger=None)
+app = FastStream(broker, logger=None)
+
+available = {"lamp": 12, "chair": 4, "table": 0}
+
+
+class Item(BaseModel):
+    """What is asked for."""
+
+    sku: str
+
+
+class Stock(BaseModel):
+    """What is answered."""
+
+    sku: str
+    available: int
+
+
+class Adjustment(BaseModel):
+    """An event: so many more of it, or fewer."""
+
+    sku: str
+    by: int
+
+
+class Order(BaseModel):
+    """An event: somebody bought something."""
+
+    id: str
+    item: str
+    quantity: int = 1
+
+
+# A group for each: a member that joins makes the others of its group wait.
+# "earliest": a message written while the service started is read too.
+@broker.subscriber("stock.check", group_id="stock.check", auto_offset_reset="earliest")
+async def check(item: Item) -> Stock:
+    return Stock(sku=item.sku, available=available.get(item.sku, 0))
+
+
+@broker.subscriber("stock.audit", group_id="stock.audit", auto_offset_reset="earliest")
+async def audit() -> dict[str, int]:
+    await asyncio.sleep(5)
+    return available
+
+
+@broker.subscriber("stock.adjusted", group_id="stock.adjusted", auto_offset_reset="earliest")
+async def adjusted(event: Adjustment) -> None:
+    available[event.sku] = available.get(event.sku, 0) + event.by
+    print(f"stock: {event.sku} adjusted by {event.by}, now {available[event.sku]}", flush=True)
+
+
+@broker.subscriber("orders.placed", group_id="stock.orders", auto_offset_reset="earliest")
+async def placed(order: Order) -> None:
+    available[order.item] = available.get(order.item, 0) - order.quantity
+    print(f"stock: order {order.id} takes {order.quantity} {order.item}", flush=True)
+
+
+@app.after_startup
+async def say_ready() -> None:
+    print("stock ready", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(app.run())
