@@ -149,6 +149,11 @@ class Body:
             self._waiter = None
             waiter.settle(None)
 
+    @property
+    def paused(self) -> bool:
+        """Whether the source was asked to hold back."""
+        return self._paused
+
     # Reader's side.
 
     @property

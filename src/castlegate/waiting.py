@@ -36,6 +36,10 @@ class Waiter(Generic[T]):
         """Whether it was settled."""
         return self._value is not _PENDING or self._error is not None
 
+    def failed(self) -> bool:
+        """Whether it was settled with an error."""
+        return self._error is not None
+
     def settle(self, value: T) -> None:
         """Give the value; whoever waits runs on before this returns."""
         if self._value is _PENDING and self._error is None:
@@ -121,7 +125,7 @@ class DirectTask(Generic[T]):
         awaited = self._waits_for
         if self._running or awaited is None:
             self._cancel_requested = True
-        elif type(awaited) is Waiter:
+        elif isinstance(awaited, Waiter):
             awaited._resume = None
             self._advance(asyncio.CancelledError())
         else:
@@ -139,7 +143,7 @@ class DirectTask(Generic[T]):
             self._finish(None, raised)
             return
         self._running = False
-        if type(awaited) is Waiter:
+        if isinstance(awaited, Waiter):
             awaited._resume = self._advance
             self._waits_for = awaited
         elif awaited is None:  # asyncio.sleep(0)

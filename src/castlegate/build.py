@@ -1,0 +1,122 @@
+"""From a configuration to what serves it: the only place where settings become objects.
+
+A `Generation` is a router with its callers and the resources behind them. Building one opens nothing; `start` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from castlegate.config.report import Report
+from castlegate.document import Document, Loaded
+from castlegate.document import Route as RouteSettings
+from castlegate.endpoints.call import CallPlan, call_endpoint
+from castlegate.endpoints.publish import publish_endpoint
+from castlegate.endpoints.settings import RouteLimits
+from castlegate.message import Handler
+from castlegate.routing.route import Route
+from castlegate.routing.router import Router
+from castlegate.routing.template import RouteKey, parse_key
+from castlegate.telemetry.metrics import Registry
+from castlegate.upstreams.http.upstream import HttpUpstream
+from castlegate.upstreams.kafka.engine import Engine
+from castlegate.upstreams.kafka.upstream import KafkaUpstream
+from castlegate.wire.timer import Timer
+
+if TYPE_CHECKING:
+    from castlegate.config.report import Place
+
+DEFAULT_TIMEOUT = 10.0  # seconds, of a route that says none
+
+Upstream = HttpUpstream | KafkaUpstream
+
+
+class Generation:
+    """What one configuration became."""
+
+    def __init__(self, loaded: Loaded, *, instance: str, timer: Timer, registry: Registry) -> None:
+        self.document: Document = loaded.document
+        self._report: Report = loaded.report
+        self._timer = timer
+        self._registry = registry
+        self.engine: Engine | None = None
+        if self.document.kafka is not None:
+            self.engine = Engine(
+                self.document.kafka,
+                instance=instance,
+                slot=0,
+                name=self.document.listen.name,
+                timer=timer,
+                registry=registry,
+                longest_timeout=self._longest_timeout(),
+                loop=asyncio.get_running_loop(),
+            )
+        self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
+        self.router: Router[Route] = Router(self._routes())
+        self._report.raise_if_any()
+
+    async def start(self) -> None:
+        """Open what can be opened now; what cannot be reached is tried again in the background."""
+        if self.engine is not None:
+            await self.engine.start()
+
+    async def stop(self, grace: float) -> None:
+        """Close it all; what is in flight has `grace` seconds."""
+        for upstream in self.upstreams.values():
+            if isinstance(upstream, HttpUpstream):
+                upstream.close()
+        if self.engine is not None:
+            await self.engine.stop(grace)
+
+    def _longest_timeout(self) -> float:
+        routes = [self.document.effective(route) for route in self.document.routes.values()]
+        timeouts = [route.timeout or DEFAULT_TIMEOUT for route in routes]
+        for service in self.document.services.values():
+            if service.kafka is not None:
+                timeouts += [each.timeout for each in service.kafka.operations.values() if each.timeout is not None]
+        return max(timeouts, default=DEFAULT_TIMEOUT)
+
+    def _upstream(self, name: str) -> Upstream:
+        service = self.document.services[name]
+        if service.http is not None:
+            return HttpUpstream(name, service.http, self._timer, self._registry)
+        assert service.kafka is not None, "the document was checked"
+        assert self.engine is not None, "the document was checked"
+        return self.engine.service(name, service.kafka)
+
+    def _routes(self) -> list[tuple[RouteKey, Route]]:
+        routes = []
+        for name, said in self.document.routes.items():
+            at = self._report.place("routes", name)
+            key = parse_key(name, at)
+            assert key is not None, "the document was checked"
+            settings = self.document.effective(said)
+            limits = settings.limits or RouteLimits()
+            handler = self._handler(settings, key, limits, at)
+            routes.append((key, Route(name, handler, limits.body, self._registry)))
+        return routes
+
+    def _handler(self, settings: RouteSettings, key: RouteKey, limits: RouteLimits, at: Place) -> Handler:
+        """The endpoint inside the policies that the route uses, the first of them outermost."""
+        scope = key.scope()
+        timeout = settings.timeout or DEFAULT_TIMEOUT
+        if settings.publish is not None:
+            assert self.engine is not None, "the document was checked"
+            publisher = self.engine.publisher(settings.publish)
+            return publish_endpoint(
+                publisher, settings, timeout=timeout, now=self._timer.now, limit=limits.body, scope=scope, at=at
+            )
+        assert settings.call is not None, "the document was checked"
+        name, _, operation = settings.call.partition(".")
+        upstream = self.upstreams[name]
+        caller = upstream.bind(operation)
+        kafka = self.document.services[name].kafka
+        if kafka is not None and (known := kafka.operations.get(operation)) is not None:
+            settings = msgspec.structs.replace(settings, key=settings.key or known.key)
+            timeout = settings.timeout or known.timeout or DEFAULT_TIMEOUT
+        plan = CallPlan(settings, timeout, self._timer.now, scope, at)
+        buffered = limits.body if kafka is not None else None
+        return call_endpoint(plan, caller, settings, buffered=buffered, scope=scope, at=at)

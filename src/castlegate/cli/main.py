@@ -1,0 +1,62 @@
+"""The command line: reads arguments, calls what does the work, says what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from castlegate import __version__
+from castlegate.config.report import ConfigError
+from castlegate.document import load
+from castlegate.server.supervisor import run as serve
+
+_CONFIG = click.argument("config", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="castlegate")
+def main() -> None:
+    """castlegate: one entry point in front of services that speak Kafka or HTTP.
+
+    A configuration file names the services and the routes; `castlegate check` tells every mistake in it with line and
+    column, `castlegate run` serves it.
+    """
+
+
+@main.command()
+@_CONFIG
+def run(config: Path) -> None:
+    """Serve the routes of CONFIG.
+
+    SIGTERM and Ctrl-C finish what is in flight, for at most `drain`, and exit with 0. A mistake in CONFIG exits with 2,
+    an address that cannot be had with 1.
+    """
+    try:
+        sys.exit(serve(config))
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(error.strerror or str(error), 1)
+
+
+@main.command()
+@_CONFIG
+def check(config: Path) -> None:
+    """Tell every mistake in CONFIG; needs no network.
+
+    Exits with 0 if there is none, with 2 if there is one. Each is a line of its own:
+    FILE:LINE:COLUMN: what was found, what was expected.
+    """
+    try:
+        document = load(config).document
+    except ConfigError as error:
+        _fail(str(error), 2)
+    else:
+        click.echo(f"{config}: {len(document.routes)} routes, {len(document.services)} services, no mistakes")
+
+
+def _fail(text: str, status: int) -> None:
+    click.echo(text, err=True)
+    sys.exit(status)

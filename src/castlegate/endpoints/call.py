@@ -1,0 +1,133 @@
+"""A route that calls one service: the client's request becomes a call, its reply the response."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+
+from castlegate.config.references import NO_PARTS, Scope
+from castlegate.config.report import Place
+from castlegate.config.templates import JsonTemplate, Sink, TextTemplate, compile_json, compile_text
+from castlegate.endpoints.settings import CallSettings
+from castlegate.errors import GatewayError
+from castlegate.message import Body, Call, Caller, Handler, Headers, Pairs, Request, Response
+from castlegate.problem import problem
+
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
+_JSON = (b"content-type", b"application/json")
+
+
+class FieldRules:
+    """Fields set and removed on one way."""
+
+    __slots__ = ("_names", "_set")
+
+    def __init__(self, rules: dict[str, str | None], scope: Scope, at: Place) -> None:
+        self._names = frozenset(name.lower().encode() for name in rules)
+        self._set = [
+            (name.lower().encode(), compile_text(text, Sink.HEADER, scope, at.field(name)))
+            for name, text in rules.items()
+            if text is not None
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether a value comes from the body."""
+        return any(template.needs_body for _, template in self._set)
+
+    def apply(self, pairs: Pairs, request: Request) -> Pairs:
+        """`pairs` as the rules want them."""
+        kept = [pair for pair in pairs if pair[0] not in self._names]
+        kept.extend((name, template.render(request, NO_PARTS)) for name, template in self._set)
+        return kept
+
+
+class CallPlan:
+    """How one call is made of a request; compiled at load."""
+
+    def __init__(
+        self, settings: CallSettings, timeout: float, now: Callable[[], float], scope: Scope, at: Place
+    ) -> None:
+        verb = settings.verb
+        self._now = now
+        self._timeout = timeout
+        self._method = None if verb is None else verb.upper().encode()
+        self._target: TextTemplate | None = None
+        if verb is not None:
+            self._target = compile_text(getattr(settings, verb), Sink.TARGET, scope, at.field(verb))
+        self._strip = len((settings.strip_prefix or "").encode())
+        self._add = (settings.add_prefix or "").encode()
+        self._send: JsonTemplate | None = None
+        if settings.send is not msgspec.UNSET:
+            self._send = compile_json(settings.send, scope, at.field("send"))
+        self._key = None if settings.key is None else compile_text(settings.key, Sink.KEY, scope, at.field("key"))
+        self._fields = FieldRules(settings.headers.request, scope, at.field("headers", "request"))
+        templates = (self._target, self._send, self._key, self._fields)
+        self.needs_body = any(template is not None and template.needs_body for template in templates)
+
+    def make(self, request: Request) -> Call:
+        """The call. Raises `RequestRefused` where a reference is not to be had."""
+        method = self._method or request.method
+        body: bytes | Body = request.body
+        pairs = request.headers.pairs
+        if self._send is not None:
+            body = self._send.render(request, NO_PARTS)
+            pairs = [pair for pair in pairs if pair[0] not in (b"content-type", b"content-encoding")]
+            pairs.append(_JSON)
+        elif self._method in (b"GET", b"DELETE"):
+            body = b""
+        if self._fields:
+            pairs = self._fields.apply(pairs, request)
+        now = self._now()
+        return Call(
+            request=request,
+            method=method,
+            target=self._target_of(request),
+            headers=pairs,
+            body=body,
+            key=None if self._key is None else self._key.render(request, NO_PARTS),
+            deadline=now + self._timeout if type(body) is bytes else math.inf,
+            timeout=self._timeout,
+            idempotent=method in _IDEMPOTENT,
+        )
+
+    def _target_of(self, request: Request) -> bytes:
+        if self._target is not None:
+            target = self._target.render(request, NO_PARTS)
+            if self._target.has_query or not request.query:
+                return target
+        else:
+            target = request.path[self._strip :] if self._strip else request.path
+            target = self._add + target if self._add else target or b"/"
+            if not request.query:
+                return target
+        return target + b"?" + request.query
+
+
+def call_endpoint(
+    plan: CallPlan, caller: Caller, settings: CallSettings, *, buffered: int | None, scope: Scope, at: Place
+) -> Handler:
+    """The handler. `buffered` is the limit in bytes where the service wants the body whole, else None."""
+    response_fields = FieldRules(settings.headers.response, scope, at.field("headers", "response"))
+    whole = buffered if buffered is not None or not plan.needs_body else 10 * 1024 * 1024
+
+    async def handle(request: Request) -> Response:
+        try:
+            if whole is not None and type(request.body) is not bytes:
+                request.body = await cast("Body", request.body).read_all(whole)
+            reply = await caller(plan.make(request))
+        except GatewayError as error:
+            return problem(error, request.id, request.path.decode("latin-1"))
+        headers = reply.headers
+        if response_fields:
+            headers = Headers(response_fields.apply(headers.pairs, request))
+        status = settings.status if settings.status is not None and reply.status == 200 else reply.status
+        return Response(status, headers, reply.body)
+
+    return handle

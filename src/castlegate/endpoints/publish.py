@@ -1,0 +1,75 @@
+"""A route that puts an event on a topic: 202 only after the broker has acknowledged it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from castlegate.config.references import NO_PARTS, Scope
+from castlegate.config.report import Place
+from castlegate.config.templates import Sink, compile_json, compile_text
+from castlegate.document import Route
+from castlegate.endpoints.call import FieldRules
+from castlegate.errors import GatewayError
+from castlegate.message import Body, Handler, Headers, Request, Response
+from castlegate.problem import problem
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class Ack(Protocol):
+    """Where a record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Publisher(Protocol):
+    """Puts records on one topic."""
+
+    def publish(
+        self, key: bytes | None, value: bytes, headers: list[tuple[str, Any]], deadline: float
+    ) -> Awaitable[Ack]:
+        """Returns when it is acknowledged; raises `CallFailed`."""
+
+
+def publish_endpoint(
+    publisher: Publisher,
+    settings: Route,
+    *,
+    timeout: float,
+    now: Callable[[], float],
+    limit: int,
+    scope: Scope,
+    at: Place,
+) -> Handler:
+    """The handler."""
+    send = None if settings.send is msgspec.UNSET else compile_json(settings.send, scope, at.field("send"))
+    key = None if settings.key is None else compile_text(settings.key, Sink.KEY, scope, at.field("key"))
+    fields = FieldRules(settings.headers.request, scope, at.field("headers", "request"))
+
+    async def handle(request: Request) -> Response:
+        try:
+            if type(request.body) is not bytes:
+                request.body = await cast("Body", request.body).read_all(limit)
+            body = request.body
+            assert isinstance(body, bytes)
+            value = send.render(request, NO_PARTS) if send is not None else body or b"{}"
+            headers: list[tuple[str, Any]] = [
+                (name.decode("latin-1"), text) for name, text in fields.apply([], request)
+            ]
+            headers.append(("x-request-id", request.id.encode()))
+            headers.append(("traceparent", request.trace.traceparent))
+            if request.trace.state is not None:
+                headers.append(("tracestate", request.trace.state))
+            record_key = None if key is None else key.render(request, NO_PARTS)
+            ack = await publisher.publish(record_key, value, headers, now() + timeout)
+        except GatewayError as error:
+            return problem(error, request.id, request.path.decode("latin-1"))
+        document = {"topic": ack.topic, "partition": ack.partition, "offset": ack.offset}
+        return Response(202, Headers([(b"content-type", b"application/json")]), _ENCODE(document))
+
+    return handle

@@ -1,0 +1,84 @@
+"""The program that `castlegate run` is: opens the sockets, starts the worker with them, stops it on SIGTERM.
+
+With `bootstrap: embedded` it also starts the in-memory broker, as a program of its own, before the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from castlegate.config.addresses import parse_address
+from castlegate.document import Document, load
+
+EMBEDDED_ADDRESS = "127.0.0.1:9092"
+
+
+def run(config: Path) -> int:
+    """Serve until told to stop; returns the exit status. Raises `ConfigError` and `OSError` (address in use)."""
+    document = load(config).document
+    listening, admin = _listen(document.listen.address), _listen(document.admin.address)
+    broker = _start_broker() if document.kafka is not None and document.kafka.bootstrap == "embedded" else None
+    try:
+        return _serve(config, document, listening, admin)
+    finally:
+        if broker is not None:
+            broker.terminate()
+            broker.wait(timeout=5)
+
+
+def _serve(config: Path, document: Document, listening: socket.socket, admin: socket.socket) -> int:
+    command = [sys.executable, "-m", "castlegate.server.worker", str(config)]
+    sockets = (listening.fileno(), admin.fileno())
+    arguments = ["--listen", str(sockets[0]), "--admin", str(sockets[1])]
+    worker = subprocess.Popen([*command, *arguments], pass_fds=sockets, start_new_session=True)  # noqa: S603
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        worker.send_signal(signal.SIGTERM if number != signal.SIGQUIT else number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    _announce(document, listening, admin)
+    listening.close()
+    admin.close()
+    return worker.wait()
+
+
+def _announce(document: Document, listening: socket.socket, admin: socket.socket) -> None:
+    host, port = listening.getsockname()[:2]
+    sys.stderr.write(
+        f"castlegate listens on http://{host}:{port} with {len(document.routes)} routes; "
+        f"health, readiness and metrics are on http://{admin.getsockname()[0]}:{admin.getsockname()[1]}\n"
+    )
+    sys.stderr.flush()
+
+
+def _listen(address: str) -> socket.socket:
+    host, port = parse_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
+    listening.listen(2048)
+    listening.setblocking(False)
+    return listening
+
+
+def _start_broker() -> subprocess.Popen[bytes]:
+    """The embedded broker; returns when it listens."""
+    command = [sys.executable, "-m", "castlegate_broker", "--listen", EMBEDDED_ADDRESS]
+    broker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=dict(os.environ))  # noqa: S603
+    assert broker.stdout is not None
+    if not broker.stdout.readline().startswith(b"listening on "):
+        broker.wait(timeout=5)
+        raise OSError(f"the embedded broker did not start on {EMBEDDED_ADDRESS}")
+    return broker

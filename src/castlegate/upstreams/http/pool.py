@@ -1,0 +1,142 @@
+"""The connections to one instance: kept alive, bounded, and waited for in order.
+
+Mutable state: `_idle` (the latest used last), `_open` (all, with those being made) and `_waiting` (who wants one);
+changed by `acquire`, `put_back`, `forget` and the end of a connect, none of which waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from castlegate.errors import CallFailed, Kind, Kinds, Outcome
+from castlegate.upstreams.http.connection import ServerConnection
+from castlegate.upstreams.http.settings import HttpPool
+from castlegate.waiting import Waiter
+from castlegate.wire.timer import Timer
+
+
+class _Wanted(Waiter[ServerConnection]):
+    """Someone who waits for a connection, until a deadline."""
+
+    __slots__ = ("deadline",)
+    deadline: float
+
+    def expire(self) -> None:
+        """Called by the timer."""
+        self.fail(_not_sent(Kinds.CONNECT_TIMEOUT, "No connection to the service was to be had in time."))
+
+
+class Pool:
+    """Connections to `host:port`."""
+
+    def __init__(self, host: str, port: int, settings: HttpPool, timer: Timer) -> None:
+        self.settings = settings
+        self.timer = timer
+        self.authority = (f"[{host}]" if ":" in host else host).encode() + b":%d" % port
+        self._host = host
+        self._port = port
+        self._idle: deque[ServerConnection] = deque()
+        self._open = 0
+        self._waiting: deque[_Wanted] = deque()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def take_idle(self) -> ServerConnection | None:
+        """A connection that is there, None if one must be waited for."""
+        oldest = self.timer.now() - self.settings.idle
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.closed:
+                continue
+            if connection.idle_since >= oldest:
+                return connection
+            self._open -= 1
+            connection.close()
+        return None
+
+    async def wait_for_one(self, deadline: float) -> ServerConnection:
+        """A connection, made or handed back until `deadline` (loop time); raises `CallFailed`, not sent."""
+        if len(self._waiting) >= self.settings.waiting:
+            raise _not_sent(Kinds.POOL_EXHAUSTED, "Too many requests wait for this service.")
+        wanted = _Wanted()
+        self._waiting.append(wanted)
+        wanted.deadline = min(deadline, self.timer.now() + 3600.0)
+        self.timer.add(wanted, wanted.deadline)
+        if self._open < self.settings.connections:
+            self._connect()
+        try:
+            return await wanted
+        except asyncio.CancelledError:
+            # A connection that was handed over in the same moment must not be lost.
+            if wanted.done() and not wanted.failed():
+                self.put_back(wanted.result())
+            raise
+        finally:
+            self.timer.remove(wanted, wanted.deadline)
+            if wanted in self._waiting:
+                self._waiting.remove(wanted)
+
+    def put_back(self, connection: ServerConnection) -> None:
+        """It can be used again: by whoever waits longest, else it is idle."""
+        if self._closing:
+            self._open -= 1
+            connection.close()
+            return
+        while self._waiting:
+            wanted = self._waiting.popleft()
+            if not wanted.done():
+                wanted.settle(connection)
+                return
+        connection.idle_since = self.timer.now()
+        self._idle.append(connection)
+
+    def forget(self, connection: ServerConnection) -> None:
+        """It is closed."""
+        self._open -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting and self._open < self.settings.connections and not self._closing:
+            self._connect()
+
+    def close(self) -> None:
+        """Close the idle ones; the others close when their call is done."""
+        self._closing = True
+        while self._idle:
+            self._open -= 1
+            self._idle.pop().close()
+        for task in self._connecting:
+            task.cancel()
+
+    def _connect(self) -> None:
+        self._open += 1
+        task = asyncio.get_running_loop().create_task(self._make())
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _make(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                _, connection = await loop.create_connection(lambda: ServerConnection(self), self._host, self._port)
+        except TimeoutError:
+            self._failed(Kinds.CONNECT_TIMEOUT, "The service could not be reached in time.")
+        except OSError:
+            self._failed(Kinds.CONNECT, "The service could not be reached.")
+        except asyncio.CancelledError:
+            self._open -= 1
+            raise
+        else:
+            self.put_back(connection)
+
+    def _failed(self, kind: Kind, detail: str) -> None:
+        self._open -= 1
+        while self._waiting:
+            wanted = self._waiting.popleft()
+            if not wanted.done():
+                wanted.fail(_not_sent(kind, detail))
+                return
+
+
+def _not_sent(kind: Kind, detail: str) -> CallFailed:
+    return CallFailed(kind, Outcome.NOT_SENT, detail)
