@@ -43,6 +43,8 @@ def parse_origin(text: str) -> tuple[str, int]:
     """`http://users-1:8000` → host and port."""
     if "://" not in text:
         raise ValueError("expected a URL such as http://users:8000; 'http://' is missing")
+    if not text.isprintable() or " " in text:
+        raise ValueError("expected a URL such as http://users:8000, without spaces")
     try:
         url = urlsplit(text)
     except ValueError as error:

@@ -179,7 +179,7 @@ def near(word: str, known: Iterable[str]) -> str | None:
     by_letters = {name.lower().replace("-", "_"): name for name in known}
     word = word.lower().replace("-", "_")
     found = get_close_matches(word, by_letters, n=1, cutoff=0.7)
-    if not found and len(word) > 2:
+    if not found:
         # GTE for GET, `integer` for `int`: less alike by count of letters than by look.
         found = [each for each in by_letters if sorted(each) == sorted(word) or (len(each) > 2 and each in word)]
     return by_letters[found[0]] if found else None

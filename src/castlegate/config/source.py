@@ -20,6 +20,7 @@ LARGEST_FILE = 8 * 1024 * 1024  # bytes
 _DEEPEST = 64
 _MOST_ALIASED = 10_000  # nodes reached through aliases
 
+_NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,2})?")
 _WORDS: dict[str, bool | None] = {
@@ -97,6 +98,10 @@ def compose(content: bytes, file: str, environment: Environment, report: Report)
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
         report.add(Position(file, line, column), (), f"not UTF-8: byte 0x{content[error.start]:02x}")
+        return None
+    if (wrong := _NOT_PRINTABLE.search(text)) is not None:
+        line, column = text.count("\n", 0, wrong.start()) + 1, wrong.start() - text.rfind("\n", 0, wrong.start())
+        report.add(Position(file, line, column), (), f"the character U+{ord(wrong[0]):04X} is not allowed in YAML")
         return None
     try:
         root = _Composer(text, file, environment, report).document()
@@ -243,10 +248,6 @@ class _Composer:
 
 def _explain(error: yaml.YAMLError, text: str, file: str) -> tuple[Position, str]:
     """Where the syntax is broken and what to do about it, in words of people rather than of the parser."""
-    if isinstance(error, yaml.reader.ReaderError):
-        at = error.position
-        position = Position(file, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
-        return position, f"the character U+{ord(text[at]):04X} is not allowed in YAML"
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return Position(file, 1, 1), f"not valid YAML: {error}"

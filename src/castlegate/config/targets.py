@@ -22,7 +22,7 @@ Pieces = list[str | Reference]
 
 _HARMLESS = re.compile(r"[A-Za-z0-9_~-]+")
 _WAY_UP = re.compile(r"(?:^|[/\\])\.{1,2}(?:$|[/\\;])")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NEVER = re.compile(r"[\x00-\x1f\x7f\\]")  # some servers read a backslash as a slash, however it is written
 _PATH_TEXT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 _QUERY_TEXT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 
@@ -154,7 +154,7 @@ def _segment(pieces: Pieces) -> Render:
 
 def _quoted(value: str, segment: str, reference: Reference) -> bytes:
     """`value` encoded as (a part of) a segment; refused where the segment would not stay one."""
-    if not segment or _CONTROL.search(value) or _WAY_UP.search(segment):
+    if not segment or _NEVER.search(value) or _WAY_UP.search(segment):
         raise RequestRefused(Kinds.BAD_INPUT, f"{reference.name} cannot stand in a path.")
     return quote(value, safe="").encode()
 
