@@ -84,7 +84,7 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         try:
             parse_address(self.address)
         except ValueError as error:
-            at.field("address").mistake(f"found {at.field('address').shown(self.address)}, {error}")
+            at.field("address").refuse(self.address, error)
 
 
 class AccessLog(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -197,7 +197,8 @@ def _check_call(document: Document, call: str, route: Route, key: RouteKey | Non
     if service is None:
         if not (at.field("services").spoilt or at.field("services", name).spoilt):
             hint = suggest(name, document.services, "there are") or "; there are none under 'services'"
-            at_call.mistake(f"no service is called {show(name) if name != call else at_call.shown(name)}{hint}")
+            known_by_name = at_call.path not in at.report.written
+            at_call.mistake(f"no service is called {show(name) if known_by_name else at_call.shown(call)}{hint}")
     elif service.http is not None:
         if operation:
             at_call.mistake(

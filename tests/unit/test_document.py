@@ -4,12 +4,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from castlegate.config.report import ConfigError
+from castlegate.config.environment import Environment
+from castlegate.config.reading import read
+from castlegate.config.report import ConfigError, Report
 from castlegate.config.shapes import fields_of
+from castlegate.config.source import compose
+from castlegate.config.validation import validate
 from castlegate.document import Document, Route, Service, check, load
 from castlegate.edge.settings import EdgeTimeouts, Listen
-from castlegate.endpoints.settings import CallSettings, PublishSettings, RouteDefaults, RouteLimits
+from castlegate.endpoints.settings import CallSettings, HeaderRules, PublishSettings, RouteDefaults, RouteLimits
 from castlegate.upstreams.http.settings import HttpPool, HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaOperation, KafkaService
 
@@ -149,3 +155,29 @@ def test_mistakes_found_later_stand_in_the_same_report_with_their_place(tmp_path
         f"{path}:5:20: 'kafka.bootstrap': it was ${{KAFKA}}\n"
         f"{path}:21:10: 'key' of route 'GET /orders/{{id}}': found later"
     )
+
+
+STRUCTS = (Document, Route, Service, Kafka, KafkaService, HttpService, Listen, HeaderRules)
+KEYS = ["GET /a/{x}", "ANY /b/{y...}", "users", "orders", "X-A"]
+SCALARS = [
+    None, True, 0, -5, 2.5, "", "x", "2s", "64KiB", "/a", "users", "orders.get", "nest", "embedded", "{path.x}", "{y?}",
+    "{", "${A}", "http://u:80", "0.0.0.0:80", "/a/{path.x}?b={query.c[]}",
+]  # fmt: skip
+names = st.sampled_from([name for struct in STRUCTS for name in fields_of(struct)] + KEYS)
+values = st.recursive(
+    st.sampled_from(SCALARS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=25,
+)
+
+
+@given(st.dictionaries(names, values, max_size=6), st.dictionaries(names, st.dictionaries(names, values)))
+def test_nothing_that_can_be_written_crashes_it(document: dict[str, object], routes: dict[str, object]) -> None:
+    report = Report()
+    content = msgspec.json.encode({**document, "routes": routes})
+    root = compose(content, "g.yaml", Environment({"A": "{b}"}, Path()), report)
+    assert root is not None
+    read_document = read(root, Document, report.place())
+    assert read_document is not None
+    validate(read_document, report.place())
+    assert all(mistake.position is not None and mistake.text for mistake in report.mistakes)

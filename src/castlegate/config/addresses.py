@@ -1,4 +1,7 @@
-"""`host:port` and `http://host:port`, taken apart. Looks nothing up. Every function raises `ValueError` saying why."""
+"""`host:port` and `http://host:port`, taken apart. Looks nothing up.
+
+Every function raises `ValueError` saying why; whatever repeats a part of the value stands behind a semicolon.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def check_host(text: str) -> str:
         try:
             return str(IPv6Address(text[1:-1]))
         except ValueError as error:
-            raise ValueError(f"expected an IPv6 address between the brackets: {error}") from error
+            raise ValueError(f"expected an IPv6 address between the brackets; {error}") from error
     numbers = text.split(".")
     if _DOTTED_NUMBERS.fullmatch(text) and not (len(numbers) == 4 and all(n and int(n) < 256 for n in numbers)):
         raise ValueError("expected an IPv4 address of four numbers up to 255")
@@ -48,7 +51,7 @@ def parse_origin(text: str) -> tuple[str, int]:
     try:
         url = urlsplit(text)
     except ValueError as error:
-        raise ValueError(f"expected a URL such as http://users:8000: {error}") from error
+        raise ValueError(f"expected a URL such as http://users:8000; {error}") from error
     if url.scheme != "http":
         reason = "services are called over plain HTTP for now" if url.scheme == "https" else f"not {url.scheme}://"
         raise ValueError(f"expected a URL such as http://users:8000; {reason}")

@@ -129,6 +129,13 @@ class Place:
             text = f"{describe(self.path)}: {text}"
         self.report.add(position, self.path, text)
 
+    def refuse(self, value: str, error: ValueError) -> None:
+        """Report that `value`, which stands here, cannot be used. What `error` says after a semicolon may repeat parts
+        of the value, so it is only told where that stands in the file itself.
+        """
+        reason = str(error).partition(";")[0] if self.path in self.report.written else str(error)
+        self.mistake(f"found {self.shown(value)}, {reason}")
+
     @property
     def spoilt(self) -> bool:
         """Whether a mistake was reported right here: what depends on its value then says nothing."""

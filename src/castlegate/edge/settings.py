@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from ipaddress import ip_interface, ip_network
 from typing import ClassVar
@@ -64,7 +65,7 @@ class Listen(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         try:
             parse_address(self.address)
         except ValueError as error:
-            at.field("address").mistake(f"found {at.field('address').shown(self.address)}, {error}")
+            at.field("address").refuse(self.address, error)
         if not _PSEUDONYM.fullmatch(self.name):
             place = at.field("name")
             place.mistake(f"expected letters, digits, '.', '_' and '-', found {place.shown(self.name)}")
@@ -76,9 +77,7 @@ def _check_network(network: str, at: Place) -> None:
     try:
         ip_network(network)
     except ValueError:
-        try:
-            whole = ip_interface(network).network
-        except ValueError:
-            at.mistake(f"expected a network such as 10.0.0.0/8 or an address, found {at.shown(network)}")
-        else:
-            at.mistake(f"{at.shown(network)} is an address inside of a network; write {whole}")
+        expected = "expected a network such as 10.0.0.0/8, or an address"
+        with contextlib.suppress(ValueError):
+            expected = f"expected a network, this is an address inside of one; write {ip_interface(network).network}"
+        at.refuse(network, ValueError(expected))

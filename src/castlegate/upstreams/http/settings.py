@@ -56,7 +56,7 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
             try:
                 origin = parse_origin(instance)
             except ValueError as error:
-                place.mistake(f"found {_USER.sub('//...@', place.shown(instance))}, {error}")
+                place.refuse(_USER.sub("//...@", instance), error)
                 continue
             if seen.setdefault(origin, index) != index:
                 place.mistake(f"{place.shown(instance)} is listed twice")
@@ -69,4 +69,4 @@ def _check_authority(host: str, at: Place) -> None:
     try:
         _ = parse_address(host) if ":" in host.rpartition("]")[2] else check_host(host)
     except ValueError as error:
-        at.mistake(f"found {at.shown(host)}, {error}")
+        at.refuse(host, error)
