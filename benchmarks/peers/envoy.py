@@ -43,16 +43,8 @@ def _start(origin_port: int, folder: Path) -> Iterator[Running]:
     port = free_port()
     config = folder / "envoy.json"
     config.write_text(json.dumps(_config(port, origin_port, folder / "access.log"), indent=1))
-    command: list[str | Path] = [
-        _binary(),
-        "-c",
-        config,
-        "--concurrency",
-        "1",
-        "--disable-hot-restart",
-        "--log-level",
-        "warn",
-    ]
+    flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
+    command: list[str | Path] = [_binary(), "-c", config, *flags]
     with Program(pinned(SUBJECT_CORE, command), name="envoy") as program:
         program.wait_for_port(port)
         yield Running(f"http://127.0.0.1:{port}", program)

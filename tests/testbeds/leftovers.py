@@ -28,9 +28,9 @@ class Holdings:
         return cls(frozenset(_descriptors()), frozenset(_children()))
 
 
-def left_since(before: Holdings) -> list[str]:
+def left_since(before: Holdings, grace_s: float = _GRACE_S) -> list[str]:
     """Name what was opened or started since and is still there after a short grace; empty if nothing."""
-    deadline = time.monotonic() + _GRACE_S
+    deadline = time.monotonic() + grace_s
     while (found := _more_than(before)) and time.monotonic() < deadline:
         gc.collect()
         time.sleep(_POLL_S)
