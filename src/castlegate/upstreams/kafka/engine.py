@@ -1,0 +1,394 @@
+"""The Kafka engine: one per worker and cluster. Ties pending requests, inbox, producers and watch together.
+
+Everything here runs in the loop; threads come in by `_tell` alone. The engine owns what is known of the cluster (the
+link, topics, mailboxes) and opens and closes the gates accordingly; the parts do the work.
+
+    starting ──look──▶ up ──all connections broke──▶ suspect ──look──▶ up or down
+        └──look fails──▶ down ──look──▶ up
+
+A look that fails out of the blue, with no suspicion, makes the link suspect first: one slow answer is no outage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+
+from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.telemetry.metrics import Registry
+from castlegate.upstreams.kafka.client import Clients, RateLimit, log
+from castlegate.upstreams.kafka.dialects.dialect import Dialect
+from castlegate.upstreams.kafka.events import Events, Publisher
+from castlegate.upstreams.kafka.gate import Gate, Gates, Link
+from castlegate.upstreams.kafka.inbox import Counters, Inbox, Order, Received
+from castlegate.upstreams.kafka.inbox import Events as InboxEvents
+from castlegate.upstreams.kafka.mailboxes import Mailbox
+from castlegate.upstreams.kafka.measures import Metrics
+from castlegate.upstreams.kafka.pending import Pending
+from castlegate.upstreams.kafka.producers import Producers, end
+from castlegate.upstreams.kafka.refusals import refused_settings
+from castlegate.upstreams.kafka.settings import Kafka, KafkaService
+from castlegate.upstreams.kafka.topics import Presence
+from castlegate.upstreams.kafka.upstream import KafkaUpstream
+from castlegate.upstreams.kafka.watch import Look, Watch
+from castlegate.wire.timer import Timer
+
+_START_S = 0.5  # how long start() waits for brokers that may be there,
+_SETUP_S = 3.0  # and for those that are, while topics are made
+_LOOK_SOON_S = 0.5  # between looks that refusals and timeouts ask for
+_DRAIN_STEP_S = 0.01
+_FLUSH_S = 0.2  # at least, whatever is left of the grace
+_REREAD_SLACK_S = 5.0  # for clocks of services that differ from ours
+
+
+class EngineState(NamedTuple):
+    """For readiness: whether requests can be answered, and if something is amiss, what (for operators)."""
+
+    ready: bool
+    reason: str
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(
+        self,
+        settings: Kafka,
+        *,
+        instance: str,
+        slot: int,
+        name: str,
+        timer: Timer,
+        registry: Registry,
+        longest_timeout: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        for setting, reason in refused_settings(settings.librdkafka).items():
+            raise ValueError(f"kafka.librdkafka: {setting}: {reason}")
+        self.settings = settings
+        self.timer = timer
+        self._loop = loop
+        self._reread = longest_timeout + _REREAD_SLACK_S
+        # Two workers of an instance take neighbouring partitions; instances begin anywhere.
+        self._pick = zlib.crc32(instance.encode()) + slot
+        tag = os.urandom(8).hex().encode()
+        self.pending = Pending(limit=settings.max_pending, tag=tag, first=random.SystemRandom().getrandbits(48))
+        self.metrics = Metrics(registry, self.pending)
+        self._clients = Clients(settings, client_id=f"{name}-{instance}-{slot}", longest_timeout=longest_timeout)
+        self.producers = Producers(
+            self._clients,
+            linger_above=settings.linger_above,
+            loop=loop,
+            failures=self.metrics.failures,
+            on_error=self._on_error("requests"),
+        )
+        self._events = Events(self._clients, self._tell, self._on_error("events"))
+        self._watch = Watch(settings, self._clients, self._tell_look)
+        self._inbox = Inbox(
+            self._clients,
+            tag,
+            self._reread,
+            InboxEvents(
+                deliver=lambda batch: self._tell(lambda: self._deliver(batch)),
+                assigned=lambda order: self._tell(lambda: self._assigned(order)),
+                lost=lambda topic, reason: self._tell(lambda: self._lost(topic, reason)),
+                error=self._on_error("inbox"),
+            ),
+            Counters(self.metrics.foreign, self.metrics.unknown, self.metrics.lag),
+        )
+        # What is known of the cluster: mutable, changed in this file alone, in the loop.
+        self.link = Link.STARTING
+        self.stopping = False
+        self.gates = Gates(self, timer)
+        self._mailboxes: dict[str, Mailbox] = {}
+        self._reason = "no broker has answered yet"
+        self._looked_at = 0.0
+        self._publishers: dict[str, Publisher] = {}
+        self._making: set[str] = set()  # producers that the watch is to make
+        self._limit = RateLimit()
+        self._started = False
+        self._settled: asyncio.Future[None] = loop.create_future()
+
+    # What build, endpoints and server use.
+
+    @property
+    def state(self) -> EngineState:
+        """Ready when brokers answer and every reply topic in use is being read."""
+        if self.stopping:
+            return EngineState(False, "stopping")
+        if self.link is not Link.UP:
+            return EngineState(False, f"brokers do not answer: {self._reason}")
+        lost = [box for box in self._mailboxes.values() if box.address is None]
+        if lost:
+            return EngineState(
+                False, "; ".join(box.problem or f"reply topic {box.topic}: not read yet" for box in lost)
+            )
+        missing = [info.problem for info in self.gates.topics.values() if info.presence is not Presence.PRESENT]
+        return EngineState(True, "; ".join(filter(None, missing)))
+
+    def service(self, name: str, settings: KafkaService) -> KafkaUpstream:
+        """A service behind this cluster."""
+        return KafkaUpstream(self, name, settings)
+
+    def publisher(self, topic: str) -> Publisher:
+        """For events on `topic`."""
+        publisher = self._publishers.get(topic)
+        if publisher is None:
+            publisher = self._publishers[topic] = Publisher(
+                topic,
+                self._events,
+                self.gate(topic, None),
+                self.timer,
+                max_record=self.settings.max_record,
+                stored=self.metrics.events.child(topic, "stored"),
+                failed=self.metrics.events.child(topic, "failed"),
+            )
+            self._make_producers()
+            self.gates.refresh()
+        return publisher
+
+    async def start(self) -> None:
+        """Begin; returns when brokers have answered and all is set up, or are known not to, or after a moment."""
+        if self._started:
+            return
+        self._started = True
+        self._make_producers()
+        self._inbox.start()
+        self._watch.start()
+        await asyncio.wait([self._settled], timeout=_START_S)
+        if self.link is Link.UP:
+            await asyncio.wait([self._settled], timeout=_SETUP_S)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse what is new, wait for replies and acknowledgements for up to `grace` seconds, close everything."""
+        self.stopping = True
+        self.gates.refresh()
+        if not self._started:
+            return
+        end_at = self._loop.time() + grace
+        while (len(self.pending) or self._events.under_way()) and self._loop.time() < end_at:  # noqa: ASYNC110
+            await asyncio.sleep(_DRAIN_STEP_S)
+        for sink in self.pending.sinks():
+            sink.fail(CallFailed(Kinds.DRAINING, Outcome.UNKNOWN, "The gateway stopped before the service answered."))
+        self.producers.close()
+        leaving = [*self.producers.use(None), *self._events.use(None)]
+        flush_s = max(_FLUSH_S, end_at - self._loop.time())
+        self._events.stop()
+        self._inbox.stop()
+        self._watch.do(lambda: end(leaving, flush_s))
+        self._watch.stop()
+        await self._loop.run_in_executor(None, self._join)
+        self._events.settle()
+        self.producers.tell_failed()
+
+    # What operations and publishers use.
+
+    @property
+    def can_send(self) -> bool:
+        """Whether all producers that are needed are there."""
+        return self.producers.ready and (self._events.ready or not self._publishers)
+
+    def gate(self, topic: str, mailbox: Mailbox | None) -> Gate:
+        """A gate for records to `topic`; the topic is watched from now on."""
+        gate = self.gates.add(topic, mailbox)
+        self._watch.wanted = frozenset(
+            {*self.gates.topics, *(b.topic for b in self._mailboxes.values() if not b.owned)}
+        )
+        self._watch.owned = {box.topic: box.owned for box in self._mailboxes.values() if box.owned}
+        self._inbox.correlation = {box.topic: box.correlation for box in self._mailboxes.values()}
+        self._watch.look_again()
+        return gate
+
+    def mailbox(self, dialect: Dialect, fixed: str | None) -> Mailbox:
+        """Where replies come to; `fixed` names a topic that a service answers on whatever it is told."""
+        topics = self.settings.topics
+        if fixed is not None:
+            topic, owned, pick = fixed, None, None
+        elif dialect.partitioned:
+            topic, owned, pick = self.settings.inbox, topics.partitions, self._pick
+        else:
+            topic, owned, pick = f"{self.settings.inbox}.{self._pick % topics.single}", 1, None
+        mailbox = self._mailboxes.get(topic)
+        if mailbox is None:
+            mailbox = self._mailboxes[topic] = Mailbox(topic, owned=owned, pick=pick, reread=self._reread)
+        mailbox.find_ids_in(dialect.correlation)
+        return mailbox
+
+    def look_soon(self) -> None:
+        """Somebody was refused, or got no answer in time: look again, but not for each of them."""
+        if self._loop.time() - self._looked_at > _LOOK_SOON_S:
+            self._watch.look_again()
+
+    # What threads tell.
+
+    def _tell(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def _tell_look(self, look: Look) -> None:
+        self._tell(lambda: self._seen(look))
+
+    def _on_error(self, client: str) -> Callable[[KafkaError], None]:
+        """For the errors that librdkafka tells of a client, in whichever thread polls it."""
+
+        def on_error(error: KafkaError) -> None:
+            if error.fatal():
+                self._tell(lambda: self._replace(client, error.str()))
+            elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+                self._tell(self._suspect)
+
+        return on_error
+
+    def _deliver(self, batch: list[Received]) -> None:
+        """Replies for this worker."""
+        feed = self.pending.feed
+        kinds = self.metrics.replies
+        for correlation_id, headers, value in batch:
+            kinds[feed(correlation_id, headers, value)].value += 1
+        self._inbox.finished()
+        self.producers.poll()
+
+    def _assigned(self, order: Order) -> None:
+        self._mailboxes[order.topic].assigned(order)
+        self._refresh()
+
+    def _lost(self, topic: str, reason: str) -> None:
+        mailbox = self._mailboxes[topic]
+        if mailbox.address is not None:
+            self._say("lost", "reply topic %s: %s", topic, reason)
+        mailbox.lose("")
+        self._refresh()
+        self._watch.look_again()
+
+    def _suspect(self) -> None:
+        """All connections of a client broke: brokers are down, or the connections were idle."""
+        if self.link is Link.UP:
+            self.link = Link.SUSPECT
+            self._watch.number += 1
+            self._watch.look_again()
+            self._refresh()
+
+    def _seen(self, look: Look) -> None:
+        """The watch has looked."""
+        self._looked_at = self._loop.time()
+        if self.stopping:
+            return
+        self.producers.poll()
+        self._make_producers()
+        unknown, self.metrics.unknown.value = self.metrics.unknown.value, 0
+        self.metrics.replies["unknown"].value += unknown
+        if look.reachable:
+            self._seen_reachable(look)
+        else:
+            self._seen_unreachable(look)
+        self.metrics.up.value = self.link is Link.UP
+        self._refresh()
+
+    def _seen_reachable(self, look: Look) -> None:
+        if look.number == self._watch.number:
+            if self.link is Link.DOWN:
+                log.warning("kafka brokers answer again")
+            self.link = Link.UP
+        clock = time.time()
+        for topic, info in look.topics.items():
+            if topic in self.gates.topics:
+                self.gates.topics[topic] = info
+            mailbox = self._mailboxes.get(topic)
+            order = mailbox.seen(info, clock) if mailbox is not None else None
+            if order is not None:
+                self._inbox.read(order)
+            if info.problem:
+                self._say(f"topic {topic}", "kafka: %s", info.problem)
+            self.metrics.missing.child(topic).value = info.presence in (Presence.MISSING, Presence.FORBIDDEN)
+
+    def _seen_unreachable(self, look: Look) -> None:
+        self._reason = look.reason
+        if self.link is Link.UP:
+            self.link = Link.SUSPECT
+            self._watch.look_again()
+            return
+        if self.link is not Link.DOWN:
+            self.link = Link.DOWN
+            log.warning("kafka brokers do not answer: %s", look.reason)
+        if not len(self.pending) and self.producers.under_way():
+            # Nobody waits for any of these: they must not be executed when the brokers are back.
+            self._replace("requests", "all its records were given up")
+
+    # Producers.
+
+    def _make_producers(self) -> None:
+        """Have the watch make those that are needed and not there."""
+        if self.stopping or not self._started:
+            return
+        if not self.producers.ready and "requests" not in self._making:
+            self._making.add("requests")
+            self._watch.do(self._make_requests)
+        if self._publishers and not self._events.ready and "events" not in self._making:
+            self._making.add("events")
+            self._watch.do(self._make_events)
+
+    def _make_requests(self) -> None:
+        try:
+            pair = self.producers.make()
+        except KafkaException as failure:
+            reason = failure.args[0].str()
+            self._tell(lambda: self._made("requests", reason))
+            return
+        self._tell(lambda: self._made("requests", "", lambda: self.producers.use(pair)))
+
+    def _make_events(self) -> None:
+        try:
+            producer = self._events.make()
+        except KafkaException as failure:
+            reason = failure.args[0].str()
+            self._tell(lambda: self._made("events", reason))
+            return
+        self._tell(lambda: self._made("events", "", lambda: self._events.use(producer)))
+
+    def _made(self, which: str, failure: str, use: Callable[[], object] | None = None) -> None:
+        self._making.discard(which)
+        if failure:
+            self._reason = f"the client cannot be made: {failure}"
+            self._say("make", "kafka: %s", self._reason)
+        elif use is not None and not self.stopping:
+            use()
+        self._refresh()
+
+    def _replace(self, client: str, reason: str) -> None:
+        """A producer is beyond use: be rid of it and make another."""
+        if client == "requests":
+            leaving = self.producers.use(None)
+        elif client == "events":
+            leaving = self._events.use(None)
+        else:
+            return
+        if leaving:
+            log.warning("kafka producer of %s is replaced: %s", client, reason)
+            self._watch.do(lambda: end(leaving, 0))
+            self._watch.do(lambda: self._tell(self._events.settle))
+        self._make_producers()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self.gates.refresh()
+        if not self._settled.done() and self.link is not Link.STARTING and self.gates.settled:
+            self._settled.set_result(None)
+
+    def _join(self) -> None:
+        self._watch.join()
+        self._inbox.join()
+        self._events.join()
+
+    def _say(self, kind: str, text: str, *values: object) -> None:
+        if self._limit.admit(kind) is not None:
+            log.warning(text, *values)

@@ -1,0 +1,264 @@
+"""Reads replies, in a thread of its own, by manual assignment: no consumer group, no rebalance, no joining.
+
+A partition is read from the end that its log had when it was first asked for: librdkafka resolves OFFSET_END lazily,
+so the watermark is read and that offset assigned, before any request names the partition. When the place is lost
+(the topic was made anew, the log was cut), reading goes on with the records written since the longest timeout.
+
+The thread drops what belongs to other workers, which the tag at the start of the correlation id tells, and hands the
+rest over in batches, one call into the loop for each. When the loop lags it holds back: librdkafka then stops fetching.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from castlegate.telemetry.metrics import Counter, Gauge
+from castlegate.upstreams.kafka.client import Clients, RateLimit, log
+from castlegate.upstreams.kafka.dialects.dialect import ReceivedHeaders
+
+_BATCH = 256
+_IN_FLIGHT = 4  # batches handed over that the loop has not finished
+_POLL_S = 0.2  # how late a new order, or the end, is noticed
+_RETRY_S = 0.2
+_ASK_S = 2.0
+_LAG_EVERY_S = 1.0
+
+_PLACE_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION, KafkaError.OFFSET_OUT_OF_RANGE)
+_TOPIC_LOST = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_ID, KafkaError.INCONSISTENT_TOPIC_ID, KafkaError.TOPIC_AUTHORIZATION_FAILED,
+)  # fmt: skip
+
+Received = tuple[bytes, ReceivedHeaders, bytes | None]  # correlation id, headers, value
+
+
+class Order(NamedTuple):
+    """Read these partitions of a topic, and no other of it."""
+
+    topic: str
+    partitions: tuple[int, ...]
+    since: float | None = None  # seconds since 1970 where a place is needed; None: what comes from now on
+    forget: frozenset[int] = frozenset()  # partitions whose place means nothing any more
+
+
+class Events(NamedTuple):
+    """Whom the thread tells what; all of them are safe to call from it."""
+
+    deliver: Callable[[list[Received]], None]  # into the loop, which answers with `Inbox.finished()`
+    assigned: Callable[[Order], None]
+    lost: Callable[[str, str], None]  # topic, reason
+    error: Callable[[KafkaError], None]
+
+
+class Counters(NamedTuple):
+    """Counted by the thread alone."""
+
+    foreign: Counter
+    unknown: Counter
+    lag: Gauge
+
+
+class Inbox:
+    """The thread."""
+
+    def __init__(
+        self, clients: Clients, tag: bytes, longest_timeout: float, events: Events, counters: Counters
+    ) -> None:
+        self._clients = clients
+        self._tag = tag
+        self._longest_timeout = longest_timeout
+        self._events = events
+        self._counters = counters
+        self._limit = RateLimit()
+        # Shared with the loop: replaced as a whole by it, or made for threads.
+        self.correlation: Mapping[str, tuple[str, ...]] = {}  # topic → names of the header that holds the id
+        self._orders: deque[Order] = deque()
+        self._wake = threading.Event()
+        self._free = threading.Semaphore(_IN_FLIGHT)
+        self._stopping = False
+        # The thread's own.
+        self._followed: dict[str, Order] = {}  # by topic: the last order
+        self._begin: dict[tuple[str, int], int] = {}  # by topic and partition: offset assigned
+        self._retry_at = 0.0
+        self._lag_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="castlegate-kafka-inbox", daemon=True)
+
+    def start(self) -> None:
+        """Wait for orders."""
+        self._thread.start()
+
+    def read(self, order: Order) -> None:
+        """Follow `order` as soon as may be; `assigned` tells when."""
+        self._orders.append(order)
+        self._wake.set()
+
+    def finished(self) -> None:
+        """The loop is through with a batch."""
+        self._free.release()
+
+    def stop(self) -> None:
+        """End; what was read and not handed over is dropped."""
+        self._stopping = True
+        self._wake.set()
+
+    def join(self) -> None:
+        """Wait for the end of the thread."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        while not self._stopping:
+            if not self._orders:
+                self._wake.wait()
+                self._wake.clear()
+                continue
+            try:
+                consumer = Consumer(self._clients.consumer(self._events.error))
+                try:
+                    self._read(consumer)
+                finally:
+                    consumer.close()
+            except KafkaException as failure:
+                self._say("consumer", "the inbox has to be made anew: %s", failure.args[0].str())
+                since = time.time() - self._longest_timeout
+                self._orders.extendleft(order._replace(since=since) for order in self._followed.values())
+                self._begin.clear()
+                time.sleep(_RETRY_S)
+
+    def _read(self, consumer: Consumer) -> None:
+        while not self._stopping:
+            if self._orders and time.monotonic() >= self._retry_at:
+                self._follow_next(consumer)
+            message = consumer.poll(_POLL_S)
+            if message is not None:
+                batch = [message]
+                batch += consumer.consume(_BATCH - 1, 0)  # with a timeout it would wait for the full number
+                ours = self._sort(consumer, batch)
+                if ours:
+                    self._hand_over(consumer, ours)
+            self._measure_lag(consumer)
+
+    def _hand_over(self, consumer: Consumer, ours: list[Received]) -> None:
+        while not self._free.acquire(timeout=_POLL_S):
+            if self._stopping:
+                return
+            self._measure_lag(consumer)
+        self._events.deliver(ours)
+
+    def _sort(self, consumer: Consumer, batch: list[Message]) -> list[Received]:
+        """Those of the batch that are for this worker."""
+        ours: list[Received] = []
+        tag = self._tag
+        names_of = self.correlation
+        foreign = unknown = 0
+        for message in batch:
+            error = message.error()
+            if error is not None:
+                self._fault(consumer, message, error)
+                continue
+            try:
+                headers: ReceivedHeaders = dict(message.headers() or ())  # type: ignore[arg-type]
+            except SystemError:  # a header name that is not UTF-8 (confluent-kafka 2.16)
+                unknown += 1
+                continue
+            correlation_id = None
+            for name in names_of.get(message.topic() or "", ()):
+                correlation_id = headers.get(name)
+                if correlation_id is not None:
+                    break
+            if correlation_id is None:
+                unknown += 1
+            elif correlation_id.startswith(tag):
+                ours.append((correlation_id, headers, message.value()))
+            else:
+                foreign += 1
+        if foreign:
+            self._counters.foreign.value += foreign
+        if unknown:
+            self._counters.unknown.value += unknown
+            self._say("unknown", "%d replies without a readable correlation id", unknown)
+        return ours
+
+    def _fault(self, consumer: Consumer, message: Message, error: KafkaError) -> None:
+        code = error.code()
+        topic, partition = message.topic(), message.partition()
+        if topic is None or partition is None or partition < 0:
+            self._say(error.name(), "inbox: %s", error.str())
+        elif code in _PLACE_LOST:
+            self._say(f"place {topic}", "inbox: place in %s/%d lost, finding it again by time", topic, partition)
+            partitions = tuple(at.partition for at in consumer.assignment() if at.topic == topic)
+            since = time.time() - self._longest_timeout
+            self._orders.append(Order(topic, partitions, since, frozenset({partition})))
+        elif code in _TOPIC_LOST:
+            self._events.lost(topic, error.str())
+        else:
+            self._say(error.name(), "inbox: %s", error.str())
+
+    def _follow_next(self, consumer: Consumer) -> None:
+        """Carry out all orders; those that fail are tried again after a while, while other replies are read."""
+        for _ in range(len(self._orders)):
+            order = self._orders.popleft()
+            try:
+                self._follow(consumer, order)
+            except KafkaException as failure:
+                self._say("place", "inbox: %s: %s", order.topic, failure.args[0].str())
+                self._retry_at = time.monotonic() + _RETRY_S
+                if all(later.topic != order.topic for later in self._orders):
+                    self._orders.append(order)
+
+    def _follow(self, consumer: Consumer, order: Order) -> None:
+        """Assign what `order` says beside what is read of other topics."""
+        places = self._places(consumer)
+        kept = {place: offset for place, offset in places.items() if place[0] != order.topic}
+        for partition in order.partitions:
+            place = (order.topic, partition)
+            if place in places and partition not in order.forget:
+                kept[place] = places[place]
+            else:
+                kept[place] = self._first(consumer, order, partition)
+        consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in kept.items()])
+        self._begin = kept
+        self._followed[order.topic] = order._replace(forget=frozenset())
+        self._events.assigned(order)
+
+    def _places(self, consumer: Consumer) -> dict[tuple[str, int], int]:
+        """The next offset of everything that is assigned: librdkafka knows it once something was consumed."""
+        places = dict(self._begin)
+        for at in consumer.position(consumer.assignment()):
+            if at.offset >= 0:
+                places[at.topic, at.partition] = at.offset
+        return places
+
+    def _first(self, consumer: Consumer, order: Order, partition: int) -> int:
+        """Where to begin in a partition."""
+        if order.since is not None:
+            asked = TopicPartition(order.topic, partition, round(order.since * 1000))
+            found = consumer.offsets_for_times([asked], timeout=_ASK_S)[0]
+            if found.error is None and found.offset >= 0:
+                return found.offset
+        return consumer.get_watermark_offsets(TopicPartition(order.topic, partition), timeout=_ASK_S)[1]
+
+    def _measure_lag(self, consumer: Consumer) -> None:
+        """Records in the brokers' logs that were not read yet, as far as the last fetch told."""
+        now = time.monotonic()
+        if now - self._lag_at < _LAG_EVERY_S:
+            return
+        self._lag_at = now
+        lag = 0
+        for (topic, partition), offset in self._places(consumer).items():
+            high = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)[1]
+            lag += max(0, high - offset)
+        self._counters.lag.value = lag
+
+    def _say(self, kind: str, text: str, *values: object) -> None:
+        left_out = self._limit.admit(kind)
+        if left_out is not None:
+            log.warning(text + "%s", *values, f" ({left_out} more like it)" if left_out else "")

@@ -1,0 +1,35 @@
+"""What the engine counts, bound at load: the hot path only adds to numbers."""
+
+from __future__ import annotations
+
+from castlegate.telemetry.metrics import Counter, Family, Registry
+from castlegate.upstreams.kafka.pending import KINDS, Pending
+
+
+class Metrics:
+    """Bound at load."""
+
+    def __init__(self, registry: Registry, pending: Pending) -> None:
+        self.requests: Family[Counter] = registry.counter(
+            "castlegate_kafka_requests_total", "Requests handed to the producer.", "topic"
+        )
+        replies = registry.counter(
+            "castlegate_kafka_replies_total",
+            "Records on reply topics: ok, malformed, late (given up), duplicate, unknown, foreign (another worker's).",
+            "kind",
+        )
+        self.replies = {kind: replies.child(kind) for kind in KINDS}
+        self.foreign = replies.child("foreign")
+        self.unknown = Counter()  # of the inbox's thread, added to `unknown` in the loop
+        self.failures: Family[Counter] = registry.counter(
+            "castlegate_kafka_produce_failures_total", "Requests that could not be produced or delivered.", "error"
+        )
+        self.events: Family[Counter] = registry.counter(
+            "castlegate_kafka_events_total", "Events by outcome: stored or failed.", "topic", "outcome"
+        )
+        self.missing = registry.gauge(
+            "castlegate_kafka_topic_missing", "1 for a topic that routes need and that cannot be used.", "topic"
+        )
+        self.lag = registry.gauge("castlegate_kafka_reply_lag", "Replies in the brokers' logs not read yet.").child()
+        self.up = registry.gauge("castlegate_kafka_up", "1 while brokers answer.").child()
+        registry.gauge("castlegate_kafka_pending", "Requests that wait for replies.").child().read = pending.__len__

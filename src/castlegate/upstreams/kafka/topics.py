@@ -1,0 +1,135 @@
+"""What is known of topics, and making those that belong to the gateway. Blocking: called by the watch thread alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from enum import Enum
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from castlegate.upstreams.kafka.settings import Kafka
+
+_CREATE_S = 5.0
+_APPEAR_S = 2.0  # a topic just created is shown by every broker only after a moment
+_APPEAR_STEP_S = 0.02
+
+
+class Presence(Enum):
+    """Whether a topic can be used."""
+
+    UNKNOWN = "unknown"  # nobody has looked yet, or it could not be told
+    PRESENT = "present"
+    MISSING = "missing"
+    FORBIDDEN = "forbidden"
+
+
+class TopicInfo(NamedTuple):
+    """What the brokers say of a topic."""
+
+    presence: Presence
+    partitions: int = 0
+    id: str = ""  # changes when a topic is deleted and made anew
+    problem: str = ""  # for the operator: why it is not there and what to do
+
+
+NOT_LOOKED_AT = TopicInfo(Presence.UNKNOWN)
+
+
+class Unreachable(Exception):
+    """No broker answered; the reason is for the operator."""
+
+
+class Topics:
+    """The topics of a cluster, through one admin client."""
+
+    def __init__(self, admin: AdminClient, settings: Kafka) -> None:
+        self._admin = admin
+        self._settings = settings
+
+    def look(self, wanted: Iterable[str], owned: Mapping[str, int], timeout: float) -> dict[str, TopicInfo]:
+        """Describe all of these, after creating what is missing of the owned. Raises `Unreachable`."""
+        found = self._describe([*wanted, *owned], timeout)
+        missing = {name: owned[name] for name in owned if found[name].presence is Presence.MISSING}
+        created = []
+        for name, partitions in missing.items():
+            problem = self._create(name, partitions) if self._settings.topics.create else "it is not to be created"
+            if not problem:
+                created.append(name)
+            else:
+                command = creation_command(self._settings, name, partitions)
+                found[name] = found[name]._replace(
+                    problem=f"reply topic {name} does not exist and {problem}; create it: {command}"
+                )
+        if created:
+            found.update(self._appeared(created, timeout))
+        return found
+
+    def _describe(self, names: list[str], timeout: float) -> dict[str, TopicInfo]:
+        if not names:
+            self._answer(self._admin.describe_cluster(request_timeout=timeout))
+            return {}
+        asked = self._admin.describe_topics(TopicCollection(list(dict.fromkeys(names))), request_timeout=timeout)
+        return {name: self._info(name, future) for name, future in asked.items()}
+
+    def _info(self, name: str, future: Future[Any]) -> TopicInfo:
+        try:
+            described = self._answer(future)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return TopicInfo(Presence.MISSING, problem=f"topic {name} does not exist")
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                return TopicInfo(Presence.FORBIDDEN, problem=f"topic {name}: {error.str()}")
+            return TopicInfo(Presence.UNKNOWN, problem=f"topic {name}: {error.str()}")
+        return TopicInfo(Presence.PRESENT, len(described.partitions), str(described.topic_id))
+
+    def _answer(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.code() < 0:  # librdkafka's own: nobody answered
+                raise Unreachable(error.str()) from failure
+            raise
+
+    def _create(self, name: str, partitions: int) -> str:
+        """Make it; says why that failed, or nothing."""
+        topic = NewTopic(name, partitions, self._settings.topics.replication, config=_configuration(self._settings))
+        future = self._admin.create_topics([topic], request_timeout=_CREATE_S, operation_timeout=_CREATE_S)[name]
+        try:
+            self._answer(future)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                return f"could not be created ({error.str()})"
+        return ""
+
+    def _appeared(self, names: list[str], timeout: float) -> dict[str, TopicInfo]:
+        end = time.monotonic() + _APPEAR_S
+        while True:
+            found = self._describe(names, timeout)
+            if all(info.presence is Presence.PRESENT for info in found.values()) or time.monotonic() > end:
+                return found
+            time.sleep(_APPEAR_STEP_S)
+
+
+def creation_command(settings: Kafka, name: str, partitions: int) -> str:
+    """What an operator types to make an owned topic."""
+    replication = settings.topics.replication
+    return " ".join(
+        [
+            f"kafka-topics.sh --bootstrap-server {settings.bootstrap} --create",
+            f"--topic {name} --partitions {partitions}",
+            *([f"--replication-factor {replication}"] if replication > 0 else []),
+            *(f"--config {key}={value}" for key, value in _configuration(settings).items()),
+        ]
+    )
+
+
+def _configuration(settings: Kafka) -> dict[str, str]:
+    return {"cleanup.policy": "delete", "retention.ms": str(round(settings.topics.retention * 1000))}

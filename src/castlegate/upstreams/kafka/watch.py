@@ -1,0 +1,122 @@
+"""Keeps looking whether brokers answer and which topics there are, in a thread of its own.
+
+Looks are seconds apart while all is well, at once when somebody suspects that something is not, and again and again
+while no broker answers. The thread also does the engine's slow chores, such as making producers. It shares nothing
+with the loop but what stands under `Watch`'s first comment; each look is told through `tell`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from castlegate.upstreams.kafka.client import Clients
+from castlegate.upstreams.kafka.settings import Kafka
+from castlegate.upstreams.kafka.topics import Presence, TopicInfo, Topics, Unreachable
+
+_WELL_S = 5.0  # between looks while all is well
+_MISSING_S = 2.0  # while a topic is missing
+_DOWN_S = 0.2  # while no broker answers: after a look that took up to its timeout
+_TIMEOUT_S = 2.0
+_TIMEOUT_DOWN_S = 1.0
+
+
+class Look(NamedTuple):
+    """What was seen."""
+
+    number: int  # of the suspicion it answers: an older look says nothing about a newer one
+    reachable: bool
+    reason: str  # why no broker is reachable, for the operator
+    topics: Mapping[str, TopicInfo]
+
+
+class Watch:
+    """The thread."""
+
+    def __init__(self, settings: Kafka, clients: Clients, tell: Callable[[Look], None]) -> None:
+        self._settings = settings
+        self._clients = clients
+        self._tell = tell
+        # Shared with the loop: replaced as a whole by it, or made for threads.
+        self.wanted: frozenset[str] = frozenset()
+        self.owned: Mapping[str, int] = {}
+        self.number = 0
+        self._chores: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        # The thread's own.
+        self._last_error = ""
+        self._failed_before = True  # until a look succeeds
+        self._thread = threading.Thread(target=self._run, name="castlegate-kafka-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def look_again(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    def do(self, chore: Callable[[], None]) -> None:
+        """Have something slow done before the next look."""
+        self._chores.append(chore)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Do what chores there are and end."""
+        self._stopping = True
+        self._wake.set()
+
+    def join(self) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        topics: Topics | None = None
+        admin: AdminClient | None = None
+        while True:
+            while self._chores:
+                self._chores.popleft()()
+            if self._stopping:
+                return
+            if topics is None:
+                try:
+                    admin = AdminClient(self._clients.admin(self._note_error))
+                    topics = Topics(admin, self._settings)
+                except KafkaException as failure:
+                    self._tell(Look(self.number, False, f"the client cannot be made: {failure.args[0].str()}", {}))
+            if topics is not None and admin is not None:
+                look = self._look(topics)
+                admin.poll(0)  # serves its log and errors
+                self._tell(look)
+                self._wake.wait(_pause(look))
+            else:
+                self._wake.wait(_WELL_S)
+            self._wake.clear()
+
+    def _look(self, topics: Topics) -> Look:
+        number = self.number
+        timeout = _TIMEOUT_DOWN_S if self._failed_before else _TIMEOUT_S
+        try:
+            found = topics.look(self.wanted, self.owned, timeout)
+        except Unreachable as failure:
+            self._failed_before = True
+            return Look(number, False, self._last_error or str(failure), {})
+        self._failed_before = False
+        self._last_error = ""
+        return Look(number, True, "", found)
+
+    def _note_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._last_error = error.str()
+
+
+def _pause(look: Look) -> float:
+    if not look.reachable:
+        return _DOWN_S
+    return _WELL_S if all(info.presence is Presence.PRESENT for info in look.topics.values()) else _MISSING_S
