@@ -95,11 +95,13 @@ class Generation:
             assert key is not None, "the document was checked"
             settings = self.document.effective(said)
             limits = settings.limits or RouteLimits()
-            handler = self._handler(settings, key, limits, at)
+            handler = self._handler(said, settings, key, limits, at)
             routes.append((key, Route(name, handler, limits.body, self._registry)))
         return routes
 
-    def _handler(self, settings: RouteSettings, key: RouteKey, limits: RouteLimits, at: Place) -> Handler:
+    def _handler(
+        self, said: RouteSettings, settings: RouteSettings, key: RouteKey, limits: RouteLimits, at: Place
+    ) -> Handler:
         """The endpoint inside the policies that the route uses, the first of them outermost."""
         scope = key.scope()
         timeout = settings.timeout or DEFAULT_TIMEOUT
@@ -116,7 +118,7 @@ class Generation:
         kafka = self.document.services[name].kafka
         if kafka is not None and (known := kafka.operations.get(operation)) is not None:
             settings = msgspec.structs.replace(settings, key=settings.key or known.key)
-            timeout = settings.timeout or known.timeout or DEFAULT_TIMEOUT
+            timeout = said.timeout or known.timeout or timeout
         plan = CallPlan(settings, timeout, self._timer.now, scope, at)
         buffered = limits.body if kafka is not None else None
         return call_endpoint(plan, caller, settings, buffered=buffered, scope=scope, at=at)

@@ -227,7 +227,14 @@ class ClientConnection(asyncio.Protocol):
         limits = self._limits
         self._decoder = ChunkedDecoder(limits.headers, limits.header_size) if head.chunked else None
         if rest:
-            rest = self._receive_body(rest)
+            try:
+                rest = self._receive_body(rest)
+            except RequestRefused as refusal:
+                self._deaf = True
+                self._receiving = None
+                exchange.error = refusal
+                exchange.keep_alive = False
+                rest = b""
         if self._current is None:
             self.expires = self._now() + self._timeouts.body if self._receiving is not None else math.inf
         self._accept(exchange)

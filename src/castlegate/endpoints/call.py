@@ -61,7 +61,7 @@ class CallPlan:
         self._target: TextTemplate | None = None
         if verb is not None:
             self._target = compile_text(getattr(settings, verb), Sink.TARGET, scope, at.field(verb))
-        self._strip = len((settings.strip_prefix or "").encode())
+        self._strip = (settings.strip_prefix or "").count("/")  # segments
         self._add = (settings.add_prefix or "").encode()
         self._send: JsonTemplate | None = None
         if settings.send is not msgspec.UNSET:
@@ -91,7 +91,7 @@ class CallPlan:
             target=self._target_of(request),
             headers=pairs,
             body=body,
-            key=None if self._key is None else self._key.render(request, NO_PARTS),
+            key=None if self._key is None else self._key.render(request, NO_PARTS) or None,
             deadline=now + self._timeout if type(body) is bytes else math.inf,
             timeout=self._timeout,
             idempotent=method in _IDEMPOTENT,
@@ -103,11 +103,16 @@ class CallPlan:
             if self._target.has_query or not request.query:
                 return target
         else:
-            target = request.path[self._strip :] if self._strip else request.path
-            target = self._add + target if self._add else target or b"/"
+            target = self._add + _without_first(request.path, self._strip) if self._strip else self._add + request.path
             if not request.query:
                 return target
         return target + b"?" + request.query
+
+
+def _without_first(path: bytes, segments: int) -> bytes:
+    """`path` from its segment of that number on; by segments, since a prefix may be spelled in several ways."""
+    parts = path.split(b"/", segments + 1)
+    return b"/" + parts[segments + 1] if len(parts) > segments + 1 else b"/"
 
 
 def call_endpoint(

@@ -10,8 +10,8 @@ import msgspec
 from castlegate.config.references import NO_PARTS, Scope
 from castlegate.config.report import Place
 from castlegate.config.templates import Sink, compile_json, compile_text
-from castlegate.document import Route
 from castlegate.endpoints.call import FieldRules
+from castlegate.endpoints.settings import HeaderRules
 from castlegate.errors import GatewayError
 from castlegate.message import Body, Handler, Headers, Request, Response
 from castlegate.problem import problem
@@ -36,9 +36,25 @@ class Publisher(Protocol):
         """Returns when it is acknowledged; raises `CallFailed`."""
 
 
+class PublishedRoute(Protocol):
+    """What a route says of its events."""
+
+    @property
+    def send(self) -> Any:
+        """The record's value, a template."""
+
+    @property
+    def key(self) -> str | None:
+        """The record's key, a template."""
+
+    @property
+    def headers(self) -> HeaderRules:
+        """`request` are the record's headers."""
+
+
 def publish_endpoint(
     publisher: Publisher,
-    settings: Route,
+    settings: PublishedRoute,
     *,
     timeout: float,
     now: Callable[[], float],
@@ -65,7 +81,7 @@ def publish_endpoint(
             headers.append(("traceparent", request.trace.traceparent))
             if request.trace.state is not None:
                 headers.append(("tracestate", request.trace.state))
-            record_key = None if key is None else key.render(request, NO_PARTS)
+            record_key = None if key is None else key.render(request, NO_PARTS) or None
             ack = await publisher.publish(record_key, value, headers, now() + timeout)
         except GatewayError as error:
             return problem(error, request.id, request.path.decode("latin-1"))

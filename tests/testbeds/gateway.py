@@ -1,0 +1,66 @@
+"""The gateway as users run it: `castlegate run` on a configuration, on free ports."""
+
+import json
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.testbeds.processes import Program
+
+_LISTENS = r"listens on http://127\.0\.0\.1:(\d+) .* on http://127\.0\.0\.1:(\d+)"
+
+
+class Gateway:
+    """A running gateway; `port` is for clients, `admin` for operators."""
+
+    def __init__(self, folder: Path, config: str) -> None:
+        """`config` without `listen`'s address, `admin` and `access_log`, which are put before it."""
+        self.access_log = folder / "access.log"
+        path = folder / "gateway.yaml"
+        listen = "" if "listen:" in config else "listen: 127.0.0.1:0\n"
+        path.write_text(f"{listen}admin: 127.0.0.1:0\naccess_log: {self.access_log}\n{config}")
+        self.program = Program([sys.executable, "-m", "castlegate.cli.main", "run", path], name="castlegate")
+        found = self.program.wait_for_line(_LISTENS)
+        self.port, self.admin = int(found[1]), int(found[2])
+        self.program.wait_until(lambda: self._status("/health") == 200, "an answer of /health")
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        return self.program.terminate()
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample by its name with labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        return {name: float(value) for name, value in re.findall(r"^([^#\s].*) (\S+)$", text, re.MULTILINE)}
+
+    def readiness(self) -> tuple[int, dict[str, Any]]:
+        """Status and document of /ready."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/ready", timeout=5) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
+    def wait_logged(self, count: int, timeout_s: float = 5.0) -> list[dict[str, Any]]:
+        """The lines of the access log, when there are so many."""
+        end = time.monotonic() + timeout_s
+        while True:
+            lines = self.access_log.read_text().splitlines() if self.access_log.exists() else []
+            if len(lines) >= count:
+                return [json.loads(line) for line in lines]
+            assert time.monotonic() < end, f"{len(lines)} of {count} requests logged\n{self.program.tail()}"
+            time.sleep(0.01)
+
+    def _status(self, path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=5) as answer:
+                status: int = answer.status
+                return status
+        except OSError:
+            return 0

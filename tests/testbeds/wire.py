@@ -1,0 +1,160 @@
+"""Both ends of the wire: a client that sends bytes as they are, an origin that records what it saw and answers a script."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from typing import Self
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Client:
+    """A TCP connection to the gateway."""
+
+    def __init__(self, port: int, timeout_s: float = 5.0) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+        self._rest = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> Self:
+        self.socket.sendall(data)
+        return self
+
+    def read_answer(self, *, bodiless: bool = False) -> tuple[int, dict[str, str], bytes]:
+        """One response by its framing: status, fields, body. A cut one raises `EOFError`."""
+        head = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        status = int(head[0].split(" ")[1])
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        if bodiless or status < 200 or status in (204, 304):
+            return status, fields, b""
+        if fields.get("transfer-encoding") == "chunked":
+            body = b""
+            while size := int(self._until(b"\r\n"), 16):
+                body += self._exactly(size)
+                assert self._exactly(2) == b"\r\n"
+            assert self._exactly(2) == b"\r\n"
+            return status, fields, body
+        return status, fields, self._exactly(int(fields["content-length"]))
+
+    def closed(self) -> bool:
+        """Whether the gateway closes the connection without a further byte."""
+        try:
+            return self._rest == b"" and self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def _until(self, end: bytes) -> bytes:
+        while end not in self._rest:
+            self._more()
+        found, self._rest = (
+            self._rest[: self._rest.index(end) + len(end)],
+            self._rest[self._rest.index(end) + len(end) :],
+        )
+        return found
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._rest) < size:
+            self._more()
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+    def _more(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError(f"closed after {self._rest!r}")
+        self._rest += data
+
+
+Script = Callable[[socket.socket, bytes], bool]  # gets the connection and a request as seen; True to go on with it
+
+
+def answer(data: bytes) -> Script:
+    """Answer every request with the same bytes."""
+
+    def script(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(data)
+        return True
+
+    return script
+
+
+class Origin:
+    """A service behind the gateway. `seen` holds each request, head and body, byte for byte."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script: Script = script or answer(OK)
+        self.seen: list[bytes] = []
+        self.connections = 0
+        self._open: set[socket.socket] = set()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.add(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            rest = b""
+            while True:
+                request, rest = _read_request(connection, rest)
+                if not request:
+                    break
+                self.seen.append(request)
+                if not self.script(connection, request):
+                    break
+        self._open.discard(connection)
+
+
+def _read_request(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
+    while b"\r\n\r\n" not in rest:
+        data = connection.recv(65536)
+        if not data:
+            return b"", b""
+        rest += data
+    end = rest.index(b"\r\n\r\n") + 4
+    head = rest[:end].lower()
+    if b"transfer-encoding: chunked" in head:
+        while b"\r\n0\r\n\r\n" not in rest[end - 2 :]:
+            data = connection.recv(65536)
+            if not data:
+                return b"", b""
+            rest += data
+        end = rest.index(b"\r\n0\r\n\r\n", end - 2) + 7
+    elif b"content-length: " in head:
+        end += int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+        while len(rest) < end:
+            data = connection.recv(65536)
+            if not data:
+                return b"", b""
+            rest += data
+    return rest[:end], rest[end:]
