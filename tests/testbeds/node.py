@@ -1,6 +1,7 @@
 """Node.js programs: dependencies installed and TypeScript compiled in the cache, once per state of the sources."""
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -83,10 +84,11 @@ def _compile(node: Node, package: Path, installed: Path, folder: Path) -> None:
 
 def _run(command: list[str], folder: Path, node: Node) -> None:
     # npm's scripts look `node` up on the PATH: it must be the same one.
-    path = {"PATH": f"{node.node.parent}:/usr/local/bin:/usr/bin:/bin"}
+    path = f"{node.node.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     done = subprocess.run(
-        ["env", *(f"{key}={value}" for key, value in path.items()), *command],
+        command,
         cwd=folder,
+        env={**os.environ, "PATH": path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
