@@ -143,7 +143,10 @@ def shop(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves a task, an open descriptor or a child process behind."""
+    """Fails a test that leaves a task, an open descriptor or a child process behind.
+
+    A Kafka client that lives longer than a test connects when it likes: keep them inside a test, or in a program.
+    """
     if pytest_asyncio.is_async_test(request.node):
         # Looks from within the test's loop: the loop itself holds descriptors that go only after all fixtures.
         request.getfixturevalue("_nothing_left_in_loop")

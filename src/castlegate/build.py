@@ -119,6 +119,6 @@ class Generation:
         if kafka is not None and (known := kafka.operations.get(operation)) is not None:
             settings = msgspec.structs.replace(settings, key=settings.key or known.key)
             timeout = said.timeout or known.timeout or timeout
-        plan = CallPlan(settings, timeout, self._timer.now, scope, at)
+        plan = CallPlan(settings, timeout, self._timer.now, scope, at, carries_fields=kafka is None)
         buffered = limits.body if kafka is not None else None
         return call_endpoint(plan, caller, settings, buffered=buffered, scope=scope, at=at)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class RealKafka:
         self._java = _java()
         self._libs = prepare_kafka()
         self._folder = Path(tempfile.mkdtemp(prefix="castlegate-kafka-"))
+        self._remove_data = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._flags = ["-Xmx1g", *(_QUICK_START if quick else [])]
         self._log = log
         self._properties = self._folder / "server.properties"
@@ -83,7 +85,7 @@ class RealKafka:
     def discard(self) -> None:
         """Kill it and remove its data."""
         self._program.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove_data()
 
     def _command(self, main: str, *arguments: str) -> list[str]:
         log_level = "-Dorg.apache.logging.log4j.level=WARN"

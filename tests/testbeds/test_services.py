@@ -46,6 +46,7 @@ class Client:
 
     def close(self) -> None:
         self._consumer.close()
+        self._producer.close(5)
 
     def send(self, topic: str, payload: object, names: tuple[str, str, str | None], **headers: str) -> str:
         correlation_id = uuid.uuid4().hex
@@ -74,7 +75,7 @@ class Client:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def client(broker: Broker) -> Iterator[Client]:
     client = Client(broker.bootstrap)
     yield client

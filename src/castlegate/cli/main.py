@@ -60,5 +60,7 @@ def check(config: Path) -> None:
 def _fail(text: str, status: int) -> None:
     click.echo(text, err=True)
     sys.exit(status)
+
+
 if __name__ == "__main__":
     main()

@@ -52,9 +52,18 @@ class CallPlan:
     """How one call is made of a request; compiled at load."""
 
     def __init__(
-        self, settings: CallSettings, timeout: float, now: Callable[[], float], scope: Scope, at: Place
+        self,
+        settings: CallSettings,
+        timeout: float,
+        now: Callable[[], float],
+        scope: Scope,
+        at: Place,
+        *,
+        carries_fields: bool,
     ) -> None:
+        """`carries_fields`: whether the client's own fields go along (HTTP), or only those that are set (Kafka)."""
         verb = settings.verb
+        self._carries_fields = carries_fields
         self._now = now
         self._timeout = timeout
         self._method = None if verb is None else verb.upper().encode()
@@ -75,9 +84,10 @@ class CallPlan:
         """The call. Raises `RequestRefused` where a reference is not to be had."""
         method = self._method or request.method
         body: bytes | Body = request.body
-        pairs = request.headers.pairs
+        pairs = request.headers.pairs if self._carries_fields else []
         if self._send is not None:
             body = self._send.render(request, NO_PARTS)
+        if self._send is not None and self._carries_fields:
             pairs = [pair for pair in pairs if pair[0] not in (b"content-type", b"content-encoding")]
             pairs.append(_JSON)
         elif self._method in (b"GET", b"DELETE"):

@@ -22,16 +22,24 @@ _ENCODE = msgspec.json.Encoder().encode
 class Ack(Protocol):
     """Where a record stands."""
 
-    topic: str
-    partition: int
-    offset: int
+    @property
+    def topic(self) -> str:
+        """Of the record."""
+
+    @property
+    def partition(self) -> int:
+        """Of the topic."""
+
+    @property
+    def offset(self) -> int:
+        """In the partition."""
 
 
 class Publisher(Protocol):
     """Puts records on one topic."""
 
     def publish(
-        self, key: bytes | None, value: bytes, headers: list[tuple[str, Any]], deadline: float
+        self, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]], deadline: float
     ) -> Awaitable[Ack]:
         """Returns when it is acknowledged; raises `CallFailed`."""
 
@@ -74,7 +82,7 @@ def publish_endpoint(
             body = request.body
             assert isinstance(body, bytes)
             value = send.render(request, NO_PARTS) if send is not None else body or b"{}"
-            headers: list[tuple[str, Any]] = [
+            headers: list[tuple[str, bytes]] = [
                 (name.decode("latin-1"), text) for name, text in fields.apply([], request)
             ]
             headers.append(("x-request-id", request.id.encode()))
