@@ -112,6 +112,10 @@ class Program:
                 if self._closed or left <= 0:
                     break
                 self._news.wait(left)
+        if self._closed:
+            # Its output ends a moment before itself; one that only closed it runs on, and is told of as running.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
         raise self._failure(f"a line with {pattern!r}", timeout_s)
 
     @property

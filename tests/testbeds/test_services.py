@@ -46,7 +46,7 @@ class Client:
 
     def close(self) -> None:
         self._consumer.close()
-        self._producer.close(5)
+        self._producer.close()
 
     def send(self, topic: str, payload: object, names: tuple[str, str, str | None], **headers: str) -> str:
         correlation_id = uuid.uuid4().hex
