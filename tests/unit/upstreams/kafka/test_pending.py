@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from castlegate.errors import CallFailed
 from castlegate.upstreams.kafka.dialects.dialect import ReceivedHeaders
@@ -91,10 +91,6 @@ class Table(RuleBasedStateMachine):
             assert kind == DUPLICATE
         else:
             assert kind == LATE
-
-    @rule(target=open_ids)
-    def none_yet(self) -> object:
-        return multiple()
 
     @invariant()
     def holds_who_waits(self) -> None:
