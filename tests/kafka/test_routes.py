@@ -11,6 +11,7 @@ from tests.testbeds.gateway import Gateway
 from tests.testbeds.processes import free_port
 from tests.testbeds.services import Service
 from tests.testbeds.topics import create_topics
+from tests.testbeds.wire import Client
 
 ROUTES = """
 services:
@@ -25,6 +26,7 @@ routes:
   GET /nest/nothing: {call: nest.nothing, send: {}}
   POST /nest/fail: {call: nest.fail}
   GET /nest/late: {call: nest.late, send: {delay_ms: 400}, timeout: 200ms}
+  GET /nest/left: {call: nest.late, send: {delay_ms: 700}}
   GET /nest/missing: {call: nest.not-there, send: {}}
   POST /nest/created: {call: nest.list, status: 201}
   POST /fs/echo: {call: fs.echo}
@@ -115,6 +117,25 @@ def test_a_reply_after_its_deadline_is_counted_late_and_dropped(gateway: Gateway
 
     gateway.program.wait_until(late, "the late reply to be counted")
     assert ask(gateway.port, "GET", "/orders/7")[0] == 200
+
+
+def test_a_client_that_leaves_frees_its_entry_and_its_reply_is_late(gateway: Gateway) -> None:
+    """C11."""
+
+    def late() -> float:
+        return gateway.metrics()['castlegate_kafka_replies_total{kind="late"}']
+
+    def pending() -> float:
+        return gateway.metrics()["castlegate_kafka_pending"]
+
+    before = late()
+    with Client(gateway.port) as client:
+        client.send(b"GET /nest/left HTTP/1.1\r\nHost: h\r\n\r\n")
+        gateway.program.wait_until(lambda: pending() == 1, "the request to wait for its reply")
+    gateway.program.wait_until(lambda: pending() == 0, "the entry to be freed")
+    gateway.program.wait_until(lambda: late() == before + 1, "the late reply")
+    (line,) = [line for line in gateway.wait_logged(1) if line["route"] == "GET /nest/left"]
+    assert line["status"] == 499
 
 
 def test_a_missing_topic_is_503_and_not_sent(gateway: Gateway) -> None:
