@@ -45,8 +45,8 @@ class Forwarding:
 
     def fields(self, peer: str, scheme: bytes, host: bytes, read: dict[bytes, bytes]) -> Pairs:
         """What goes to the services. `read` holds what the client sent under these names."""
-        element = _element(peer, scheme, host)
         if self._networks and self.trusts(peer):
+            element = _element(peer, scheme, host)
             chain = read.get(b"x-forwarded-for")
             before = read.get(b"forwarded")
             via = read.get(b"via")
@@ -58,13 +58,19 @@ class Forwarding:
                 (b"via", self.via if via is None else via + b", " + self.via),
             ]
         via = read.get(b"via")
-        return [
-            (b"x-forwarded-for", peer.encode()),
-            (b"x-forwarded-proto", scheme),
-            (b"x-forwarded-host", host),
-            (b"forwarded", element),
-            (b"via", self.via if via is None else via + b", " + self.via),
-        ]
+        return list(_fresh(peer, scheme, host, self.via if via is None else via + b", " + self.via))
+
+
+@lru_cache(4096)
+def _fresh(peer: str, scheme: bytes, host: bytes, via: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """The fields for a client whose word is not taken."""
+    return (
+        (b"x-forwarded-for", peer.encode()),
+        (b"x-forwarded-proto", scheme),
+        (b"x-forwarded-host", host),
+        (b"forwarded", _element(peer, scheme, host)),
+        (b"via", via),
+    )
 
 
 @lru_cache(4096)

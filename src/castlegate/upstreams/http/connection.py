@@ -155,8 +155,6 @@ class ServerConnection(asyncio.Protocol):
         name = name.lower()
         if self._head_done:
             return  # trailers are not passed on
-        if len(self._pairs) >= self._pool.settings.headers:
-            raise _bad("it has too many header fields")
         if name in HOP_BY_HOP or name == b"content-length":
             if name in self._read and name != b"connection":
                 raise _bad("its length is ambiguous")
@@ -172,6 +170,8 @@ class ServerConnection(asyncio.Protocol):
             if self._interim > _MOST_INTERIM or status == 101:
                 raise _bad("too many interim answers")
             return
+        if len(self._pairs) > self._pool.settings.headers:
+            raise _bad("it has too many header fields")
         read = self._read
         if b"content-length" in read and b"transfer-encoding" in read:
             raise _bad("its length is ambiguous")
