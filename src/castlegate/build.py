@@ -23,6 +23,7 @@ from castlegate.routing.template import RouteKey, parse_key
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.engine import Engine
+from castlegate.upstreams.kafka.settings import EMBEDDED
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.wire.timer import Timer
 
@@ -43,9 +44,11 @@ class Generation:
         self._timer = timer
         self._registry = registry
         self.engine: Engine | None = None
-        if self.document.kafka is not None:
+        kafka = self.document.kafka
+        if kafka is not None:
+            embedded = kafka.bootstrap == "embedded"
             self.engine = Engine(
-                self.document.kafka,
+                msgspec.structs.replace(kafka, bootstrap=EMBEDDED) if embedded else kafka,
                 instance=instance,
                 slot=0,
                 name=self.document.listen.name,

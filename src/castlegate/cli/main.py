@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from castlegate import __version__
 from castlegate.config.report import ConfigError
 from castlegate.document import load
 from castlegate.server.supervisor import run as serve
+from castlegate.upstreams.kafka.settings import EMBEDDED
 
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
 
@@ -55,6 +57,17 @@ def check(config: Path) -> None:
         _fail(str(error), 2)
     else:
         click.echo(f"{config}: {len(document.routes)} routes, {len(document.services)} services, no mistakes")
+
+
+@main.command()
+@click.option("--listen", default=EMBEDDED, show_default=True, help="HOST:PORT; port 0 takes a free one.")
+def broker(listen: str) -> None:
+    """Run the embedded broker on its own, for development and tests.
+
+    It speaks Kafka's protocol, so that any Kafka client can use it, and keeps nothing: what is in it is gone when it
+    ends. `bootstrap: embedded` in a configuration starts the same one along with the gateway.
+    """
+    os.execv(sys.executable, [sys.executable, "-m", "castlegate_broker", "--listen", listen])  # noqa: S606
 
 
 def _fail(text: str, status: int) -> None:

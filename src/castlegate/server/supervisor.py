@@ -15,8 +15,7 @@ from types import FrameType
 
 from castlegate.config.addresses import parse_address
 from castlegate.document import Document, load
-
-EMBEDDED_ADDRESS = "127.0.0.1:9092"
+from castlegate.upstreams.kafka.settings import EMBEDDED
 
 
 def run(config: Path) -> int:
@@ -75,10 +74,10 @@ def _listen(address: str) -> socket.socket:
 
 def _start_broker() -> subprocess.Popen[bytes]:
     """The embedded broker; returns when it listens."""
-    command = [sys.executable, "-m", "castlegate_broker", "--listen", EMBEDDED_ADDRESS]
+    command = [sys.executable, "-m", "castlegate_broker", "--listen", EMBEDDED, "--exit-with-parent"]
     broker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=dict(os.environ))  # noqa: S603
     assert broker.stdout is not None
     if not broker.stdout.readline().startswith(b"listening on "):
         broker.wait(timeout=5)
-        raise OSError(f"the embedded broker did not start on {EMBEDDED_ADDRESS}")
+        raise OSError(f"the embedded broker did not start on {EMBEDDED}")
     return broker

@@ -11,6 +11,8 @@ from castlegate.config.addresses import parse_address
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size, TemplateText
 
+EMBEDDED = "127.0.0.1:9092"  # where the embedded broker listens
+
 DialectName = Literal["nest", "faststream", "plain"]
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
