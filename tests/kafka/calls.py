@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from castlegate.errors import CallFailed
 from castlegate.message import Call, Headers, Pairs, Reply, Request
 from castlegate.telemetry.metrics import Registry
@@ -54,7 +56,7 @@ class Rig:
 
     def caller(self, service: str, operation: str, **settings: Any) -> Callable[..., Awaitable[Reply]]:
         """`await ask(body, within=..., ...)` of one operation."""
-        bound = self.engine.service(service, KafkaService(**settings)).bind(operation)
+        bound = self.engine.service(service, msgspec.convert(settings, KafkaService)).bind(operation)
 
         async def ask(body: bytes = b"{}", *, within: float = 10.0, **more: Any) -> Reply:
             return await bound(make_call(body, deadline=self.timer.now() + within, timeout=within, **more))

@@ -27,7 +27,7 @@ from castlegate.upstreams.kafka.client import Clients, RateLimit, log
 from castlegate.upstreams.kafka.dialects.dialect import Dialect
 from castlegate.upstreams.kafka.events import Events, Publisher
 from castlegate.upstreams.kafka.gate import Gate, Gates, Link
-from castlegate.upstreams.kafka.inbox import Counters, Inbox, Order, Received
+from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
@@ -35,7 +35,7 @@ from castlegate.upstreams.kafka.pending import Pending
 from castlegate.upstreams.kafka.producers import Producers, end
 from castlegate.upstreams.kafka.refusals import refused_settings
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
-from castlegate.upstreams.kafka.topics import Presence
+from castlegate.upstreams.kafka.topics import Order, Presence
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
 from castlegate.wire.timer import Timer
@@ -90,18 +90,24 @@ class Engine:
             on_error=self._on_error("requests"),
         )
         self._events = Events(self._clients, self._tell, self._on_error("events"))
-        self._watch = Watch(settings, self._clients, self._tell_look)
         self._inbox = Inbox(
             self._clients,
             tag,
-            self._reread,
             InboxEvents(
                 deliver=lambda batch: self._tell(lambda: self._deliver(batch)),
                 assigned=lambda order: self._tell(lambda: self._assigned(order)),
+                misplaced=lambda topic, partition: self._tell(lambda: self._misplaced(topic, partition)),
                 lost=lambda topic, reason: self._tell(lambda: self._lost(topic, reason)),
                 error=self._on_error("inbox"),
             ),
             Counters(self.metrics.foreign, self.metrics.unknown, self.metrics.lag),
+        )
+        self._watch = Watch(
+            settings,
+            self._clients,
+            tell=lambda look: self._tell(lambda: self._seen(look)),
+            placed=self._inbox.read,
+            unplaced=lambda topic, reason: self._tell(lambda: self._lost(topic, reason)),
         )
         # What is known of the cluster: mutable, changed in this file alone, in the loop.
         self.link = Link.STARTING
@@ -235,9 +241,6 @@ class Engine:
             if not self._loop.is_closed():
                 raise
 
-    def _tell_look(self, look: Look) -> None:
-        self._tell(lambda: self._seen(look))
-
     def _on_error(self, client: str) -> Callable[[KafkaError], None]:
         """For the errors that librdkafka tells of a client, in whichever thread polls it."""
 
@@ -261,6 +264,11 @@ class Engine:
     def _assigned(self, order: Order) -> None:
         self._mailboxes[order.topic].assigned(order)
         self._refresh()
+
+    def _misplaced(self, topic: str, partition: int) -> None:
+        order = self._mailboxes[topic].misplaced(partition, time.time())
+        if order is not None:
+            self._watch.place([order])
 
     def _lost(self, topic: str, reason: str) -> None:
         mailbox = self._mailboxes[topic]
@@ -300,16 +308,19 @@ class Engine:
                 log.warning("kafka brokers answer again")
             self.link = Link.UP
         clock = time.time()
+        orders = []
         for topic, info in look.topics.items():
             if topic in self.gates.topics:
                 self.gates.topics[topic] = info
             mailbox = self._mailboxes.get(topic)
             order = mailbox.seen(info, clock) if mailbox is not None else None
             if order is not None:
-                self._inbox.read(order)
+                orders.append(order)
             if info.problem:
                 self._say(f"topic {topic}", "kafka: %s", info.problem)
             self.metrics.missing.child(topic).value = info.presence in (Presence.MISSING, Presence.FORBIDDEN)
+        if orders:
+            self._watch.place(orders)
 
     def _seen_unreachable(self, look: Look) -> None:
         self._reason = look.reason
@@ -381,7 +392,10 @@ class Engine:
 
     def _refresh(self) -> None:
         self.gates.refresh()
-        if not self._settled.done() and self.link is not Link.STARTING and self.gates.settled:
+        if self._settled.done() or self.link is Link.STARTING:
+            return
+        reading = all(box.address is not None or box.problem for box in self._mailboxes.values())
+        if self.link is Link.DOWN or (reading and self.gates.settled):
             self._settled.set_result(None)
 
     def _join(self) -> None:

@@ -1,8 +1,9 @@
 """Reads replies, in a thread of its own, by manual assignment: no consumer group, no rebalance, no joining.
 
 A partition is read from the end that its log had when it was first asked for: librdkafka resolves OFFSET_END lazily,
-so the watermark is read and that offset assigned, before any request names the partition. When the place is lost
-(the topic was made anew, the log was cut), reading goes on with the records written since the longest timeout.
+so the watermark is read, elsewhere (here it would wait behind the fetch under way), and that offset assigned, before
+any request names the partition. When the place is lost (the topic was made anew, the log was cut), reading goes on
+with the records written since the longest timeout.
 
 The thread drops what belongs to other workers, which the tag at the start of the correlation id tells, and hands the
 rest over in batches, one call into the loop for each. When the loop lags it holds back: librdkafka then stops fetching.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -21,12 +22,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from castlegate.telemetry.metrics import Counter, Gauge
 from castlegate.upstreams.kafka.client import Clients, RateLimit, log
 from castlegate.upstreams.kafka.dialects.dialect import ReceivedHeaders
+from castlegate.upstreams.kafka.topics import Order
 
 _BATCH = 256
 _IN_FLIGHT = 4  # batches handed over that the loop has not finished
-_POLL_S = 0.2  # how late a new order, or the end, is noticed
+_POLL_S = 0.1  # how late a new order, or the end, is noticed
 _RETRY_S = 0.2
-_ASK_S = 2.0
 _LAG_EVERY_S = 1.0
 
 _PLACE_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION, KafkaError.OFFSET_OUT_OF_RANGE)
@@ -38,20 +39,12 @@ _TOPIC_LOST = (
 Received = tuple[bytes, ReceivedHeaders, bytes | None]  # correlation id, headers, value
 
 
-class Order(NamedTuple):
-    """Read these partitions of a topic, and no other of it."""
-
-    topic: str
-    partitions: tuple[int, ...]
-    since: float | None = None  # seconds since 1970 where a place is needed; None: what comes from now on
-    forget: frozenset[int] = frozenset()  # partitions whose place means nothing any more
-
-
 class Events(NamedTuple):
     """Whom the thread tells what; all of them are safe to call from it."""
 
     deliver: Callable[[list[Received]], None]  # into the loop, which answers with `Inbox.finished()`
     assigned: Callable[[Order], None]
+    misplaced: Callable[[str, int], None]  # topic and partition whose place is lost
     lost: Callable[[str, str], None]  # topic, reason
     error: Callable[[KafkaError], None]
 
@@ -67,12 +60,9 @@ class Counters(NamedTuple):
 class Inbox:
     """The thread."""
 
-    def __init__(
-        self, clients: Clients, tag: bytes, longest_timeout: float, events: Events, counters: Counters
-    ) -> None:
+    def __init__(self, clients: Clients, tag: bytes, events: Events, counters: Counters) -> None:
         self._clients = clients
         self._tag = tag
-        self._longest_timeout = longest_timeout
         self._events = events
         self._counters = counters
         self._limit = RateLimit()
@@ -83,9 +73,7 @@ class Inbox:
         self._free = threading.Semaphore(_IN_FLIGHT)
         self._stopping = False
         # The thread's own.
-        self._followed: dict[str, Order] = {}  # by topic: the last order
-        self._begin: dict[tuple[str, int], int] = {}  # by topic and partition: offset assigned
-        self._retry_at = 0.0
+        self._begin: dict[tuple[str, int], int] = {}  # by topic and partition: what is assigned, from which offset on
         self._lag_at = 0.0
         self._thread = threading.Thread(target=self._run, name="castlegate-kafka-inbox", daemon=True)
 
@@ -93,9 +81,9 @@ class Inbox:
         """Wait for orders."""
         self._thread.start()
 
-    def read(self, order: Order) -> None:
-        """Follow `order` as soon as may be; `assigned` tells when."""
-        self._orders.append(order)
+    def read(self, orders: Iterable[Order]) -> None:
+        """Follow the orders as soon as may be; `assigned` tells when."""
+        self._orders.extend(orders)
         self._wake.set()
 
     def finished(self) -> None:
@@ -128,20 +116,20 @@ class Inbox:
                     consumer.close()
             except KafkaException as failure:
                 self._say("consumer", "the inbox has to be made anew: %s", failure.args[0].str())
-                since = time.time() - self._longest_timeout
-                self._orders.extendleft(order._replace(since=since) for order in self._followed.values())
+                for topic in {topic for topic, _ in self._begin}:
+                    self._events.lost(topic, "its consumer failed")
                 self._begin.clear()
                 time.sleep(_RETRY_S)
 
     def _read(self, consumer: Consumer) -> None:
         while not self._stopping:
-            if self._orders and time.monotonic() >= self._retry_at:
-                self._follow_next(consumer)
+            while self._orders:
+                self._follow(consumer, self._orders.popleft())
             message = consumer.poll(_POLL_S)
             if message is not None:
                 batch = [message]
                 batch += consumer.consume(_BATCH - 1, 0)  # with a timeout it would wait for the full number
-                ours = self._sort(consumer, batch)
+                ours = self._sort(batch)
                 if ours:
                     self._hand_over(consumer, ours)
             self._measure_lag(consumer)
@@ -153,7 +141,7 @@ class Inbox:
             self._measure_lag(consumer)
         self._events.deliver(ours)
 
-    def _sort(self, consumer: Consumer, batch: list[Message]) -> list[Received]:
+    def _sort(self, batch: list[Message]) -> list[Received]:
         """Those of the batch that are for this worker."""
         ours: list[Received] = []
         tag = self._tag
@@ -162,7 +150,7 @@ class Inbox:
         for message in batch:
             error = message.error()
             if error is not None:
-                self._fault(consumer, message, error)
+                self._fault(message, error)
                 continue
             try:
                 headers: ReceivedHeaders = dict(message.headers() or ())  # type: ignore[arg-type]
@@ -187,46 +175,34 @@ class Inbox:
             self._say("unknown", "%d replies without a readable correlation id", unknown)
         return ours
 
-    def _fault(self, consumer: Consumer, message: Message, error: KafkaError) -> None:
+    def _fault(self, message: Message, error: KafkaError) -> None:
         code = error.code()
         topic, partition = message.topic(), message.partition()
         if topic is None or partition is None or partition < 0:
             self._say(error.name(), "inbox: %s", error.str())
         elif code in _PLACE_LOST:
             self._say(f"place {topic}", "inbox: place in %s/%d lost, finding it again by time", topic, partition)
-            partitions = tuple(at.partition for at in consumer.assignment() if at.topic == topic)
-            since = time.time() - self._longest_timeout
-            self._orders.append(Order(topic, partitions, since, frozenset({partition})))
+            self._events.misplaced(topic, partition)
         elif code in _TOPIC_LOST:
             self._events.lost(topic, error.str())
         else:
             self._say(error.name(), "inbox: %s", error.str())
 
-    def _follow_next(self, consumer: Consumer) -> None:
-        """Carry out all orders; those that fail are tried again after a while, while other replies are read."""
-        for _ in range(len(self._orders)):
-            order = self._orders.popleft()
-            try:
-                self._follow(consumer, order)
-            except KafkaException as failure:
-                self._say("place", "inbox: %s: %s", order.topic, failure.args[0].str())
-                self._retry_at = time.monotonic() + _RETRY_S
-                if all(later.topic != order.topic for later in self._orders):
-                    self._orders.append(order)
-
     def _follow(self, consumer: Consumer, order: Order) -> None:
-        """Assign what `order` says beside what is read of other topics."""
-        places = self._places(consumer)
-        kept = {place: offset for place, offset in places.items() if place[0] != order.topic}
-        for partition in order.partitions:
-            place = (order.topic, partition)
-            if place in places and partition not in order.forget:
-                kept[place] = places[place]
-            else:
-                kept[place] = self._first(consumer, order, partition)
-        consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in kept.items()])
-        self._begin = kept
-        self._followed[order.topic] = order._replace(forget=frozenset())
+        """Read what `order` says; other topics, and partitions that keep their place, do not notice."""
+        here = {partition for topic, partition in self._begin if topic == order.topic}
+        wanted = set(order.partitions)
+        leave = sorted((here - wanted) | (here & order.forget))
+        enter = sorted((wanted - here) | (wanted & order.forget))
+        if leave:
+            consumer.incremental_unassign([TopicPartition(order.topic, partition) for partition in leave])
+        if enter:
+            places = [TopicPartition(order.topic, partition, order.offsets[partition]) for partition in enter]
+            consumer.incremental_assign(places)
+        for partition in leave:
+            del self._begin[order.topic, partition]
+        for partition in enter:
+            self._begin[order.topic, partition] = order.offsets[partition]
         self._events.assigned(order)
 
     def _places(self, consumer: Consumer) -> dict[tuple[str, int], int]:
@@ -236,15 +212,6 @@ class Inbox:
             if at.offset >= 0:
                 places[at.topic, at.partition] = at.offset
         return places
-
-    def _first(self, consumer: Consumer, order: Order, partition: int) -> int:
-        """Where to begin in a partition."""
-        if order.since is not None:
-            asked = TopicPartition(order.topic, partition, round(order.since * 1000))
-            found = consumer.offsets_for_times([asked], timeout=_ASK_S)[0]
-            if found.error is None and found.offset >= 0:
-                return found.offset
-        return consumer.get_watermark_offsets(TopicPartition(order.topic, partition), timeout=_ASK_S)[1]
 
     def _measure_lag(self, consumer: Consumer) -> None:
         """Records in the brokers' logs that were not read yet, as far as the last fetch told."""

@@ -7,8 +7,7 @@ A mailbox has an address once the inbox has found its place in it, and loses it 
 from __future__ import annotations
 
 from castlegate.upstreams.kafka.dialects.dialect import ReplyAddress
-from castlegate.upstreams.kafka.inbox import Order
-from castlegate.upstreams.kafka.topics import NOT_LOOKED_AT, Presence, TopicInfo
+from castlegate.upstreams.kafka.topics import NOT_LOOKED_AT, Order, Presence, TopicInfo
 
 
 class Mailbox:
@@ -53,6 +52,12 @@ class Mailbox:
         if self._lost or partitions != self._order.partitions:
             return self._ordered(Order(self.topic, partitions, since))
         return None
+
+    def misplaced(self, partition: int, clock: float) -> Order | None:
+        """The inbox has lost its place in a partition: what to read then."""
+        if self._order is None:
+            return None
+        return self._ordered(Order(self.topic, self._order.partitions, clock - self._reread, frozenset({partition})))
 
     def assigned(self, order: Order) -> None:
         """The inbox has found its place."""

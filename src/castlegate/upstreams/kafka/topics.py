@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported, not declared
 from confluent_kafka.cimpl import NewTopic
 
 from castlegate.upstreams.kafka.settings import Kafka
@@ -40,6 +40,16 @@ class TopicInfo(NamedTuple):
 NOT_LOOKED_AT = TopicInfo(Presence.UNKNOWN)
 
 
+class Order(NamedTuple):
+    """Read these partitions of a topic, and no other of it."""
+
+    topic: str
+    partitions: tuple[int, ...]
+    since: float | None = None  # seconds since 1970 where a place is needed; None: what comes from now on
+    forget: frozenset[int] = frozenset()  # partitions whose place means nothing any more
+    offsets: Mapping[int, int] = {}  # where to begin, by partition: filled in before the inbox gets it
+
+
 class Unreachable(Exception):
     """No broker answered; the reason is for the operator."""
 
@@ -68,6 +78,22 @@ class Topics:
         if created:
             found.update(self._appeared(created, timeout))
         return found
+
+    def place(self, order: Order, timeout: float) -> Order:
+        """The order with the offsets to begin at. Raises `Unreachable` and `KafkaException`."""
+        asked = [TopicPartition(order.topic, partition) for partition in order.partitions]
+        offsets = self._offsets(asked, OffsetSpec.latest(), timeout)  # type: ignore[no-untyped-call]
+        if order.since is not None:
+            spec = OffsetSpec.for_timestamp(round(order.since * 1000))
+            # -1 where nothing was written since: then the end, which was read before.
+            for partition, offset in self._offsets(asked, spec, timeout).items():
+                if offset >= 0:
+                    offsets[partition] = offset
+        return order._replace(offsets=offsets)
+
+    def _offsets(self, asked: list[TopicPartition], spec: OffsetSpec, timeout: float) -> dict[int, int]:
+        futures = self._admin.list_offsets(dict.fromkeys(asked, spec), request_timeout=timeout)
+        return {at.partition: self._answer(future).offset for at, future in futures.items()}
 
     def _describe(self, names: list[str], timeout: float) -> dict[str, TopicInfo]:
         if not names:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.settings import Kafka
-from castlegate.upstreams.kafka.topics import Presence, TopicInfo, Topics, Unreachable
+from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo, Topics, Unreachable
 
 _WELL_S = 5.0  # between looks while all is well
 _MISSING_S = 2.0  # while a topic is missing
@@ -38,10 +38,21 @@ class Look(NamedTuple):
 class Watch:
     """The thread."""
 
-    def __init__(self, settings: Kafka, clients: Clients, tell: Callable[[Look], None]) -> None:
+    def __init__(
+        self,
+        settings: Kafka,
+        clients: Clients,
+        *,
+        tell: Callable[[Look], None],
+        placed: Callable[[list[Order]], None],
+        unplaced: Callable[[str, str], None],
+    ) -> None:
         self._settings = settings
         self._clients = clients
+        # All safe to call from the thread.
         self._tell = tell
+        self._placed = placed
+        self._unplaced = unplaced  # topic, reason
         # Shared with the loop: replaced as a whole by it, or made for threads.
         self.wanted: frozenset[str] = frozenset()
         self.owned: Mapping[str, int] = {}
@@ -50,6 +61,7 @@ class Watch:
         self._wake = threading.Event()
         self._stopping = False
         # The thread's own.
+        self._topics: Topics | None = None
         self._last_error = ""
         self._failed_before = True  # until a look succeeds
         self._thread = threading.Thread(target=self._run, name="castlegate-kafka-watch", daemon=True)
@@ -67,6 +79,10 @@ class Watch:
         self._chores.append(chore)
         self._wake.set()
 
+    def place(self, orders: list[Order]) -> None:
+        """Find out where to begin to read."""
+        self.do(lambda: self._place(orders))
+
     def stop(self) -> None:
         """Do what chores there are and end."""
         self._stopping = True
@@ -77,21 +93,21 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        topics: Topics | None = None
         admin: AdminClient | None = None
         while True:
             while self._chores:
                 self._chores.popleft()()
             if self._stopping:
+                self._topics = None  # with the admin client, and its connections
                 return
-            if topics is None:
+            if admin is None:
                 try:
                     admin = AdminClient(self._clients.admin(self._note_error))
-                    topics = Topics(admin, self._settings)
+                    self._topics = Topics(admin, self._settings)
                 except KafkaException as failure:
                     self._tell(Look(self.number, False, f"the client cannot be made: {failure.args[0].str()}", {}))
-            if topics is not None and admin is not None:
-                look = self._look(topics)
+            if admin is not None and self._topics is not None:
+                look = self._look(self._topics)
                 admin.poll(0)  # serves its log and errors
                 self._tell(look)
                 self._wake.wait(_pause(look))
@@ -110,6 +126,19 @@ class Watch:
         self._failed_before = False
         self._last_error = ""
         return Look(number, True, "", found)
+
+    def _place(self, orders: list[Order]) -> None:
+        assert self._topics is not None, "orders follow from a look"
+        placed = []
+        for order in orders:
+            try:
+                placed.append(self._topics.place(order, _TIMEOUT_S))
+            except Unreachable as failure:
+                self._unplaced(order.topic, str(failure))
+            except KafkaException as failure:
+                self._unplaced(order.topic, failure.args[0].str())
+        if placed:
+            self._placed(placed)
 
     def _note_error(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:

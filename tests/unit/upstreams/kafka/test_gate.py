@@ -7,9 +7,8 @@ from tests.kafka.calls import failure
 
 from castlegate.errors import Kinds, Outcome
 from castlegate.upstreams.kafka.gate import PATIENCE, Gates, Link
-from castlegate.upstreams.kafka.inbox import Order
 from castlegate.upstreams.kafka.mailboxes import Mailbox
-from castlegate.upstreams.kafka.topics import Presence, TopicInfo
+from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo
 from castlegate.wire.timer import Timer
 
 PRESENT = TopicInfo(Presence.PRESENT, 1, "id")

@@ -1,8 +1,7 @@
 """Which partitions are read from where, as topics come, grow and are made anew."""
 
-from castlegate.upstreams.kafka.inbox import Order
 from castlegate.upstreams.kafka.mailboxes import Mailbox
-from castlegate.upstreams.kafka.topics import Presence, TopicInfo
+from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo
 
 NOW = 1_000_000.0
 REREAD = 30.0
