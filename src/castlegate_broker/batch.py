@@ -99,17 +99,22 @@ def find_timestamp(batch: StoredBatch, timestamp: int) -> tuple[int, int]:
     if header.compressed:
         return batch.base_offset, max(header.base_timestamp, min(timestamp, header.max_timestamp))
     at = _HEADER.size
-    for _ in range(header.count):
+    # Records were never checked: one that can't be ends the search.
+    while at < len(batch.data):
         size, at = _read_signed_varint(batch.data, at)
+        if size <= 0:
+            break
         time_delta, after = _read_signed_varint(batch.data, at + 1)
-        if header.base_timestamp + time_delta >= timestamp:
-            return batch.base_offset + _read_signed_varint(batch.data, after)[0], (header.base_timestamp + time_delta)
+        offset_delta, _ = _read_signed_varint(batch.data, after)
+        found = header.base_timestamp + time_delta
+        if timestamp <= found <= header.max_timestamp and 0 <= offset_delta < header.count:
+            return batch.base_offset + offset_delta, found
         at += size
     return batch.base_offset, header.max_timestamp
 
 
 def _read_signed_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a zigzag varint; cut bytes read as zeros, as records were never checked."""
+    """Read a zigzag varint; one that is cut off reads as what there is of it."""
     value = shift = 0
     while at < len(data) and shift < 64:
         byte = data[at]
