@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
         if len(self._connections) > self._limit:
             logger.warning("refused a connection of %s: %d are open", theirs[0], self._limit)
-            transport.abort()
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Release what waits for the client."""

@@ -35,7 +35,7 @@ class Settings:
     max_producers: int = 200
     """Idempotent producers remembered per partition."""
     max_groups: int = 5_000
-    """The longest empty one is forgotten beyond it."""
+    """Beyond it the oldest one without members is forgotten, with its offsets."""
     max_group_members: int = 500
 
     initial_rebalance_delay_s: float = 0.0

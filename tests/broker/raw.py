@@ -109,7 +109,7 @@ class RawClient:
         found: dict[str, Any] = answer["topics"][0]["partitions"][0]
         return found
 
-    def fetch(self, topic: str, offset: int, **limits: int) -> dict[str, Any]:
+    def fetch(self, topic: str, offset: int, **limits: Any) -> dict[str, Any]:
         """Read from an offset on; the answer for its partition."""
         found: dict[str, Any]
         found = self.ask(FETCH, 12, fetch_body(topic, offset, **limits))["topics"][0]["partitions"][0]

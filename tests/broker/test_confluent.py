@@ -285,7 +285,7 @@ def test_a_record_larger_than_its_topic_takes_is_refused(bootstrap: str) -> None
     producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
     codes: list[int | None] = []
     for size in (100, 2_000, 100):
-        producer.produce(name, bytes(size), on_delivery=lambda error, _: codes.append(error and error.code()))
+        producer.produce(name, bytes(size), on_delivery=lambda error, _: codes.append(error.code() if error else None))
         assert producer.flush(_PATIENCE_S) == 0
     assert codes == [None, KafkaError.MSG_SIZE_TOO_LARGE, None]
 

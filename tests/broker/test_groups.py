@@ -47,9 +47,9 @@ class Played:
         self._collect()
         return ticket
 
-    def newcomer(self, **options: str) -> Ticket:
+    def newcomer(self) -> Ticket:
         with pytest.raises(MemberIdRequired) as required:
-            self.join(_join(**options))
+            self.join(_join())
         return self.join(_join(required.value.member_id))
 
     def sync(self, ask: Sync) -> Ticket:

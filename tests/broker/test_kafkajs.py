@@ -35,7 +35,7 @@ def _install(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def seen(bootstrap: str, modules: Path) -> dict[str, Any]:
     name = uuid.uuid4().hex[:10]
-    command = [find_node().node, _SOURCES / "check.js", bootstrap, f"js-{name}", f"group-{name}"]
+    command = [str(find_node().node), str(_SOURCES / "check.js"), bootstrap, f"js-{name}", f"group-{name}"]
     env = {**os.environ, "NODE_PATH": str(modules)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
