@@ -1,6 +1,6 @@
 """Real brokers and services for all tests, and the check that no test leaves anything behind.
 
-`--kafka` says which brokers: real (the default), embedded, or both. Tests for the other one are deselected, visibly.
+`--kafka` says which brokers: both (the default), embedded, or real. Tests for the other one are deselected, visibly.
 """
 
 import signal
@@ -25,8 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kafka",
         choices=("both", *_FIXTURES_OF),
-        default="real",
-        help="which brokers the Kafka tests run against (default: real)",
+        default="both",
+        help="which brokers the Kafka tests run against (default: both)",
     )
 
 
