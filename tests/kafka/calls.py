@@ -78,6 +78,10 @@ class Rig:
         counts = {kind: self.count("castlegate_kafka_replies_total", kind=kind) for kind in kinds}
         return {kind: count for kind, count in counts.items() if count}
 
+    def look(self) -> None:
+        """Have the engine look at the brokers now."""
+        self.engine._watch.look_again(doubtful=True)
+
     async def until(self, condition: Callable[[], object], timeout_s: float = 15.0) -> None:
         """Wait for something that threads bring about."""
         async with asyncio.timeout(timeout_s):
@@ -96,7 +100,8 @@ async def running(
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A started engine, stopped in the end; `prepare` binds before the start, as a configuration does."""
-    rig = Rig(Kafka(bootstrap=bootstrap, **settings), instance=instance, slot=slot, longest_timeout=longest_timeout)
+    kafka = msgspec.convert({"bootstrap": bootstrap, **settings}, Kafka)
+    rig = Rig(kafka, instance=instance, slot=slot, longest_timeout=longest_timeout)
     for step in prepare:
         step(rig)
     await rig.engine.start()

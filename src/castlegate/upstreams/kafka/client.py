@@ -38,6 +38,8 @@ _PRODUCING: ClientConfig = {
     "batch.size": 128 * 1024,
 }
 _CONSUMING: ClientConfig = {
+    # A partition that is assigned while a fetch is under way joins the next one, so it waits this long at most.
+    "fetch.wait.max.ms": 100,
     "fetch.error.backoff.ms": 100,
     "fetch.queue.backoff.ms": 50,
     "queued.max.messages.kbytes": 16 * 1024,

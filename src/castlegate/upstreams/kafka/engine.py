@@ -31,7 +31,7 @@ from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
-from castlegate.upstreams.kafka.pending import Pending
+from castlegate.upstreams.kafka.pending import UNKNOWN, Pending
 from castlegate.upstreams.kafka.producers import Producers, end
 from castlegate.upstreams.kafka.refusals import refused_settings
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
@@ -43,6 +43,7 @@ from castlegate.wire.timer import Timer
 _START_S = 0.5  # how long start() waits for brokers that may be there,
 _SETUP_S = 3.0  # and for those that are, while topics are made
 _LOOK_SOON_S = 0.5  # between looks that refusals and timeouts ask for
+_DOUBT_S = 5.0  # between full looks that failed records ask for
 _DRAIN_STEP_S = 0.01
 _FLUSH_S = 0.2  # at least, whatever is left of the grace
 _REREAD_SLACK_S = 5.0  # for clocks of services that differ from ours
@@ -88,19 +89,21 @@ class Engine:
             loop=loop,
             failures=self.metrics.failures,
             on_error=self._on_error("requests"),
+            on_topic_lost=self._doubt_topics,
         )
-        self._events = Events(self._clients, self._tell, self._on_error("events"))
+        self._events = Events(self._clients, self._tell, self._on_error("events"), self._doubt_topics)
         self._inbox = Inbox(
             self._clients,
             tag,
             InboxEvents(
                 deliver=lambda batch: self._tell(lambda: self._deliver(batch)),
+                unidentified=lambda count: self._tell(lambda: self._unidentified(count)),
                 assigned=lambda order: self._tell(lambda: self._assigned(order)),
                 misplaced=lambda topic, partition: self._tell(lambda: self._misplaced(topic, partition)),
                 lost=lambda topic, reason: self._tell(lambda: self._lost(topic, reason)),
                 error=self._on_error("inbox"),
             ),
-            Counters(self.metrics.foreign, self.metrics.unknown, self.metrics.lag),
+            Counters(self.metrics.foreign, self.metrics.lag),
         )
         self._watch = Watch(
             settings,
@@ -116,6 +119,7 @@ class Engine:
         self._mailboxes: dict[str, Mailbox] = {}
         self._reason = "no broker has answered yet"
         self._looked_at = 0.0
+        self._doubted_at = 0.0
         self._publishers: dict[str, Publisher] = {}
         self._making: set[str] = set()  # producers that the watch is to make
         self._limit = RateLimit()
@@ -232,6 +236,12 @@ class Engine:
         if self._loop.time() - self._looked_at > _LOOK_SOON_S:
             self._watch.look_again()
 
+    def _doubt_topics(self) -> None:
+        """A record could not be delivered for want of its topic."""
+        if self._loop.time() - self._doubted_at > _DOUBT_S:
+            self._doubted_at = self._loop.time()
+            self._watch.look_again(doubtful=True)
+
     # What threads tell.
 
     def _tell(self, function: Callable[[], None]) -> None:
@@ -261,6 +271,9 @@ class Engine:
         self._inbox.finished()
         self.producers.poll()
 
+    def _unidentified(self, count: int) -> None:
+        self.metrics.replies[UNKNOWN].value += count
+
     def _assigned(self, order: Order) -> None:
         self._mailboxes[order.topic].assigned(order)
         self._refresh()
@@ -276,14 +289,13 @@ class Engine:
             self._say("lost", "reply topic %s: %s", topic, reason)
         mailbox.lose("")
         self._refresh()
-        self._watch.look_again()
+        self._watch.look_again(doubtful=True)
 
     def _suspect(self) -> None:
         """All connections of a client broke: brokers are down, or the connections were idle."""
         if self.link is Link.UP:
             self.link = Link.SUSPECT
-            self._watch.number += 1
-            self._watch.look_again()
+            self._watch.look_again(doubtful=True)
             self._refresh()
 
     def _seen(self, look: Look) -> None:
@@ -293,8 +305,6 @@ class Engine:
             return
         self.producers.poll()
         self._make_producers()
-        unknown, self.metrics.unknown.value = self.metrics.unknown.value, 0
-        self.metrics.replies["unknown"].value += unknown
         if look.reachable:
             self._seen_reachable(look)
         else:

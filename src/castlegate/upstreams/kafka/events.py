@@ -67,11 +67,16 @@ class Events:
     """The producer and the thread that waits for its reports."""
 
     def __init__(
-        self, clients: Clients, tell: Callable[[Callable[[], None]], None], on_error: Callable[[KafkaError], None]
+        self,
+        clients: Clients,
+        tell: Callable[[Callable[[], None]], None],
+        on_error: Callable[[KafkaError], None],
+        on_topic_lost: Callable[[], None],
     ) -> None:
         self._clients = clients
         self._tell = tell  # runs a function in the loop, from any thread
         self._on_error = on_error
+        self._on_topic_lost = on_topic_lost
         self._stopping = False
         self.reports: list[tuple[Event, KafkaError | None, Ack | None]] = []  # appended to by the thread alone
         self._producer: Producer | None = None
@@ -140,7 +145,10 @@ class Events:
             if ack is not None:
                 event.waiter.settle(ack)
             elif error is not None:
-                event.waiter.fail(undelivered(error))
+                failure = undelivered(error)
+                if failure.kind is Kinds.TOPIC_MISSING:
+                    self._on_topic_lost()
+                event.waiter.fail(failure)
 
 
 class Publisher:

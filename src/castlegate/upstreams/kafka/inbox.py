@@ -43,6 +43,7 @@ class Events(NamedTuple):
     """Whom the thread tells what; all of them are safe to call from it."""
 
     deliver: Callable[[list[Received]], None]  # into the loop, which answers with `Inbox.finished()`
+    unidentified: Callable[[int], None]  # so many records had no correlation id that can be read
     assigned: Callable[[Order], None]
     misplaced: Callable[[str, int], None]  # topic and partition whose place is lost
     lost: Callable[[str, str], None]  # topic, reason
@@ -53,7 +54,6 @@ class Counters(NamedTuple):
     """Counted by the thread alone."""
 
     foreign: Counter
-    unknown: Counter
     lag: Gauge
 
 
@@ -123,8 +123,8 @@ class Inbox:
 
     def _read(self, consumer: Consumer) -> None:
         while not self._stopping:
-            while self._orders:
-                self._follow(consumer, self._orders.popleft())
+            if self._orders:
+                self._follow(consumer)
             message = consumer.poll(_POLL_S)
             if message is not None:
                 batch = [message]
@@ -171,7 +171,7 @@ class Inbox:
         if foreign:
             self._counters.foreign.value += foreign
         if unknown:
-            self._counters.unknown.value += unknown
+            self._events.unidentified(unknown)
             self._say("unknown", "%d replies without a readable correlation id", unknown)
         return ours
 
@@ -188,22 +188,30 @@ class Inbox:
         else:
             self._say(error.name(), "inbox: %s", error.str())
 
-    def _follow(self, consumer: Consumer, order: Order) -> None:
-        """Read what `order` says; other topics, and partitions that keep their place, do not notice."""
-        here = {partition for topic, partition in self._begin if topic == order.topic}
-        wanted = set(order.partitions)
-        leave = sorted((here - wanted) | (here & order.forget))
-        enter = sorted((wanted - here) | (wanted & order.forget))
-        if leave:
-            consumer.incremental_unassign([TopicPartition(order.topic, partition) for partition in leave])
-        if enter:
-            places = [TopicPartition(order.topic, partition, order.offsets[partition]) for partition in enter]
+    def _follow(self, consumer: Consumer) -> None:
+        """Carry out all orders; what they do not concern goes on being read and does not notice.
+
+        Assigned at once, since what comes second would wait for the end of the first one's fetch.
+        """
+        followed: list[Order] = []
+        entered: dict[tuple[str, int], int] = {}
+        while self._orders:
+            order = self._orders.popleft()
+            here = {partition for topic, partition in self._begin if topic == order.topic}
+            wanted = set(order.partitions)
+            leave = sorted((here - wanted) | (here & order.forget))
+            if leave:
+                consumer.incremental_unassign([TopicPartition(order.topic, partition) for partition in leave])
+            for partition in leave:
+                del self._begin[order.topic, partition]
+            for partition in wanted.difference(here.difference(leave)):
+                entered[order.topic, partition] = self._begin[order.topic, partition] = order.offsets[partition]
+            followed.append(order)
+        places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in entered.items()]
+        if places:
             consumer.incremental_assign(places)
-        for partition in leave:
-            del self._begin[order.topic, partition]
-        for partition in enter:
-            self._begin[order.topic, partition] = order.offsets[partition]
-        self._events.assigned(order)
+        for order in followed:
+            self._events.assigned(order)
 
     def _places(self, consumer: Consumer) -> dict[tuple[str, int], int]:
         """The next offset of everything that is assigned: librdkafka knows it once something was consumed."""

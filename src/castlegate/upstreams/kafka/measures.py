@@ -20,7 +20,6 @@ class Metrics:
         )
         self.replies = {kind: replies.child(kind) for kind in KINDS}
         self.foreign = replies.child("foreign")
-        self.unknown = Counter()  # of the inbox's thread, added to `unknown` in the loop
         self.failures: Family[Counter] = registry.counter(
             "castlegate_kafka_produce_failures_total", "Requests that could not be produced or delivered.", "error"
         )

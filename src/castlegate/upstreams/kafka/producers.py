@@ -46,12 +46,14 @@ class Producers:
         loop: asyncio.AbstractEventLoop,
         failures: Family[Counter],
         on_error: Callable[[KafkaError], None],
+        on_topic_lost: Callable[[], None],
     ) -> None:
         self._clients = clients
         self._linger_above = linger_above
         self._loop = loop
         self._failures = failures
         self._on_error = on_error
+        self._on_topic_lost = on_topic_lost
         self.failed: list[tuple[Reported, KafkaError]] = []  # filled by reports, emptied by poll()
         self._prompt: Producer | None = None
         self._batching: Producer | None = None
@@ -109,7 +111,10 @@ class Producers:
             failed, self.failed[:] = list(self.failed), []
             for reported, error in failed:
                 self._failures.child(error.name().lower()).value += 1
-                reported.fail(undelivered(error))
+                failure = undelivered(error)
+                if failure.kind is Kinds.TOPIC_MISSING:
+                    self._on_topic_lost()
+                reported.fail(failure)
 
     def under_way(self) -> int:
         """Records that wait to be sent or acknowledged."""

@@ -55,9 +55,14 @@ _REFUSED: Mapping[str, str] = {
 }
 
 
+def owned_by_gateway(given: Mapping[str, str | int | float | bool]) -> dict[str, str]:
+    """Name to reason, of those that are not the operator's to set."""
+    return {name: _REFUSED[name] for name in given if name in _REFUSED}
+
+
 def refused_settings(given: Mapping[str, str | int | float | bool]) -> dict[str, str]:
-    """Name to reason, of those that cannot be taken. Values are not repeated: they may be secrets."""
-    refused = {name: _REFUSED[name] for name in given if name in _REFUSED}
+    """The same, and those that librdkafka itself does not take. Values are not repeated: they may be secrets."""
+    refused = owned_by_gateway(given)
     for name, value in given.items():
         if name not in refused and (reason := _unacceptable(name, value)):
             refused[name] = reason

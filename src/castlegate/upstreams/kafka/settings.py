@@ -10,6 +10,9 @@ import msgspec
 from castlegate.config.addresses import parse_address
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size, TemplateText
+from castlegate.upstreams.kafka.context import NAMES as CONTEXT_NAMES
+from castlegate.upstreams.kafka.refusals import owned_by_gateway
+from castlegate.wire.fields import HOP_BY_HOP
 
 EMBEDDED = "127.0.0.1:9092"  # where the embedded broker listens
 
@@ -17,7 +20,8 @@ DialectName = Literal["nest", "faststream", "plain"]
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_OF_THE_ENGINE = {"bootstrap.servers": "bootstrap", "metadata.broker.list": "bootstrap"}
+# Fields of a response that the gateway writes itself, and those of one hop (RFC 9110 §7.6.1).
+_OWN_FIELDS = {name.decode() for name in HOP_BY_HOP} | {"content-length", "date"}
 
 
 def check_topic(name: str, at: Place) -> None:
@@ -79,9 +83,8 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
                 place.mistake(f"expected host:port[,host:port...] or 'embedded', found {place.shown(self.bootstrap)}")
                 break
         check_topic(self.inbox, at.field("inbox"))
-        for name in self.librdkafka:
-            if name in _OF_THE_ENGINE:
-                at.field("librdkafka", name).mistake(f"say it with '{_OF_THE_ENGINE[name]}' of 'kafka'")
+        for name, reason in owned_by_gateway(self.librdkafka).items():
+            at.field("librdkafka", name).mistake(reason)
         if self.topics.replication == 0:
             at.field("topics", "replication").mistake("expected -1 for the broker's default, or 1 and more, found 0")
 
@@ -97,6 +100,20 @@ class HeaderNames(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     """Names the partition to answer to, as decimal text; null for services that cannot choose one."""
     error: str | None = "error"
     """Its presence on a reply says that the service failed; its value is the reason."""
+
+    def check(self, at: Place) -> None:
+        """Names that are free and differ."""
+        taken = dict.fromkeys(CONTEXT_NAMES, "the gateway writes a header of this name itself")
+        for field in ("correlation", "reply_topic", "reply_partition", "error"):
+            name = getattr(self, field)
+            if name is None:
+                continue
+            if not name or not name.isprintable():
+                at.field(field).mistake(f"expected the name of a record header, found {at.field(field).shown(name)}")
+            elif name in taken:
+                at.field(field).mistake(taken[name])
+            elif field != "error":  # requests carry no error
+                taken[name] = f"'{field}' has this name too"
 
 
 class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +164,8 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
         for name in self.reply_headers:
             if not _FIELD_NAME.fullmatch(name):
                 at.field("reply_headers", name).mistake("not a name of a header field")
+            elif name.lower() in _OWN_FIELDS:
+                at.field("reply_headers", name).mistake("this field is the gateway's own to write")
         for index, name in enumerate(self.forward_headers):
             if not _FIELD_NAME.fullmatch(name):
                 place = at.field("forward_headers", index)

@@ -54,6 +54,14 @@ class Unreachable(Exception):
     """No broker answered; the reason is for the operator."""
 
 
+class Refused(Exception):
+    """A broker answered with an error."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class Topics:
     """The topics of a cluster, through one admin client."""
 
@@ -61,10 +69,12 @@ class Topics:
         self._admin = admin
         self._settings = settings
 
-    def look(self, wanted: Iterable[str], owned: Mapping[str, int], timeout: float) -> dict[str, TopicInfo]:
+    def look(self, names: Iterable[str], owned: Mapping[str, int], timeout: float) -> dict[str, TopicInfo]:
         """Describe all of these, after creating what is missing of the owned. Raises `Unreachable`."""
-        found = self._describe([*wanted, *owned], timeout)
-        missing = {name: owned[name] for name in owned if found[name].presence is Presence.MISSING}
+        found = self._describe(list(names), timeout)
+        missing = {
+            name: owned[name] for name, info in found.items() if name in owned and info.presence is Presence.MISSING
+        }
         created = []
         for name, partitions in missing.items():
             problem = self._create(name, partitions) if self._settings.topics.create else "it is not to be created"
@@ -79,8 +89,16 @@ class Topics:
             found.update(self._appeared(created, timeout))
         return found
 
+    def glance(self, topic: str, timeout: float) -> int | None:
+        """How many partitions a topic has, 0 for one that is not there, as any broker tells; None if none answers."""
+        try:
+            found = self._admin.list_topics(topic, timeout=timeout).topics[topic]
+        except KafkaException:
+            return None
+        return 0 if found.error is not None else len(found.partitions)
+
     def place(self, order: Order, timeout: float) -> Order:
-        """The order with the offsets to begin at. Raises `Unreachable` and `KafkaException`."""
+        """The order with the offsets to begin at. Raises `Unreachable` and `Refused`."""
         asked = [TopicPartition(order.topic, partition) for partition in order.partitions]
         offsets = self._offsets(asked, OffsetSpec.latest(), timeout)  # type: ignore[no-untyped-call]
         if order.since is not None:
@@ -93,46 +111,35 @@ class Topics:
 
     def _offsets(self, asked: list[TopicPartition], spec: OffsetSpec, timeout: float) -> dict[int, int]:
         futures = self._admin.list_offsets(dict.fromkeys(asked, spec), request_timeout=timeout)
-        return {at.partition: self._answer(future).offset for at, future in futures.items()}
+        return {at.partition: _answer(future).offset for at, future in futures.items()}
 
     def _describe(self, names: list[str], timeout: float) -> dict[str, TopicInfo]:
         if not names:
-            self._answer(self._admin.describe_cluster(request_timeout=timeout))
+            _answer(self._admin.describe_cluster(request_timeout=timeout))
             return {}
-        asked = self._admin.describe_topics(TopicCollection(list(dict.fromkeys(names))), request_timeout=timeout)
+        asked = self._admin.describe_topics(TopicCollection(names), request_timeout=timeout)
         return {name: self._info(name, future) for name, future in asked.items()}
 
     def _info(self, name: str, future: Future[Any]) -> TopicInfo:
         try:
-            described = self._answer(future)
-        except KafkaException as failure:
-            error: KafkaError = failure.args[0]
-            if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            described = _answer(future)
+        except Refused as refused:
+            if refused.code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return TopicInfo(Presence.MISSING, problem=f"topic {name} does not exist")
-            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                return TopicInfo(Presence.FORBIDDEN, problem=f"topic {name}: {error.str()}")
-            return TopicInfo(Presence.UNKNOWN, problem=f"topic {name}: {error.str()}")
+            forbidden = refused.code == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            presence = Presence.FORBIDDEN if forbidden else Presence.UNKNOWN
+            return TopicInfo(presence, problem=f"topic {name}: {refused}")
         return TopicInfo(Presence.PRESENT, len(described.partitions), str(described.topic_id))
-
-    def _answer(self, future: Future[Any]) -> Any:
-        try:
-            return future.result()
-        except KafkaException as failure:
-            error: KafkaError = failure.args[0]
-            if error.code() < 0:  # librdkafka's own: nobody answered
-                raise Unreachable(error.str()) from failure
-            raise
 
     def _create(self, name: str, partitions: int) -> str:
         """Make it; says why that failed, or nothing."""
         topic = NewTopic(name, partitions, self._settings.topics.replication, config=_configuration(self._settings))
         future = self._admin.create_topics([topic], request_timeout=_CREATE_S, operation_timeout=_CREATE_S)[name]
         try:
-            self._answer(future)
-        except KafkaException as failure:
-            error: KafkaError = failure.args[0]
-            if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                return f"could not be created ({error.str()})"
+            _answer(future)
+        except Refused as refused:
+            if refused.code != KafkaError.TOPIC_ALREADY_EXISTS:
+                return f"could not be created ({refused})"
         return ""
 
     def _appeared(self, names: list[str], timeout: float) -> dict[str, TopicInfo]:
@@ -142,6 +149,20 @@ class Topics:
             if all(info.presence is Presence.PRESENT for info in found.values()) or time.monotonic() > end:
                 return found
             time.sleep(_APPEAR_STEP_S)
+
+
+def _answer(future: Future[Any]) -> Any:
+    """The result. Raises `Unreachable` and `Refused`.
+
+    The client keeps what has failed (confluent-kafka 2.16): raised here, the exception would keep all frames with it.
+    """
+    failure = future.exception()
+    if failure is None:
+        return future.result()
+    error: KafkaError = failure.args[0]
+    if error.code() < 0:  # librdkafka's own: nobody answered
+        raise Unreachable(error.str())
+    raise Refused(error.code(), error.str())
 
 
 def creation_command(settings: Kafka, name: str, partitions: int) -> str:
