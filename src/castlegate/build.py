@@ -19,7 +19,7 @@ from castlegate.endpoints.settings import RouteLimits
 from castlegate.message import Handler
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
-from castlegate.routing.template import RouteKey, parse_key
+from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.engine import Engine
@@ -99,8 +99,15 @@ class Generation:
             settings = self.document.effective(said)
             limits = settings.limits or RouteLimits()
             handler = self._handler(said, settings, key, limits, at)
-            routes.append((key, Route(name, handler, limits.body, self._registry)))
+            takes_options = key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings))
+            routes.append((key, Route(name, handler, limits.body, self._registry, takes_options=takes_options)))
         return routes
+
+    def _forwards_method(self, settings: RouteSettings) -> bool:
+        """Whether the service gets the client's own method."""
+        if settings.call is None or settings.verb is not None:
+            return False
+        return self.document.services[settings.call.partition(".")[0]].http is not None
 
     def _handler(
         self, said: RouteSettings, settings: RouteSettings, key: RouteKey, limits: RouteLimits, at: Place

@@ -28,19 +28,26 @@ class Client:
 
     def read_answer(self, *, bodiless: bool = False) -> tuple[int, dict[str, str], bytes]:
         """One response by its framing: status, fields, body. A cut one raises `EOFError`."""
-        head = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        head = self.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         status = int(head[0].split(" ")[1])
         fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         if bodiless or status < 200 or status in (204, 304):
             return status, fields, b""
         if fields.get("transfer-encoding") == "chunked":
             body = b""
-            while size := int(self._until(b"\r\n"), 16):
+            while size := int(self.read_until(b"\r\n"), 16):
                 body += self._exactly(size)
                 assert self._exactly(2) == b"\r\n"
             assert self._exactly(2) == b"\r\n"
             return status, fields, body
         return status, fields, self._exactly(int(fields["content-length"]))
+
+    def read_to_end(self) -> bytes:
+        """Everything until the connection ends, in whatever way."""
+        with contextlib.suppress(ConnectionResetError):
+            while data := self.socket.recv(65536):
+                self._rest += data
+        return self._rest
 
     def closed(self) -> bool:
         """Whether the gateway closes the connection without a further byte."""
@@ -49,7 +56,8 @@ class Client:
         except ConnectionResetError:
             return True
 
-    def _until(self, end: bytes) -> bytes:
+    def read_until(self, end: bytes) -> bytes:
+        """Everything up to and with `end`."""
         while end not in self._rest:
             self._more()
         found, self._rest = (

@@ -113,6 +113,44 @@ def test_an_answer_that_ends_with_the_connection_is_whole(gateway: Gateway, orig
         assert client.send(GET).read_answer()[2] == b"all of it"
 
 
+def test_an_answer_that_ends_with_a_reset_is_cut(gateway: Gateway, origin: Origin) -> None:
+    delivered = threading.Event()
+
+    def reset(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\npart")
+        assert delivered.wait(5)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
+
+    origin.script = reset
+    with Client(gateway.port) as client:
+        client.send(GET).read_until(b"part\r\n")
+        delivered.set()
+        assert b"0\r\n\r\n" not in client.read_to_end()
+
+
+def test_http_1_0_gets_a_body_of_unknown_length_until_the_end_of_the_connection(
+    gateway: Gateway, origin: Origin
+) -> None:
+    delivered = threading.Event()
+
+    def stream(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        assert delivered.wait(5)
+        connection.sendall(b"4\r\n you\r\n0\r\n\r\n")
+        return True
+
+    origin.script = stream
+    with Client(gateway.port) as client:
+        client.send(b"GET /a/x HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n")
+        seen = client.read_until(b"hello")
+        delivered.set()
+        seen += client.read_to_end()
+    assert b"transfer-encoding" not in seen
+    assert b"connection: close\r\n" in seen
+    assert seen.endswith(b"\r\n\r\nhello you")
+
+
 def test_interim_answers_are_passed_over(gateway: Gateway, origin: Origin) -> None:
     origin.script = answer(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK)
     with Client(gateway.port) as client:
@@ -142,6 +180,32 @@ def test_a_post_that_may_have_arrived_is_not_sent_again(gateway: Gateway, origin
     with Client(gateway.port) as client:
         status, _, body = client.send(POST).read_answer()
     assert (status, json.loads(body)["outcome"]) == (502, "unknown")
+    assert len(origin.seen) == 1
+
+
+def test_an_upload_waits_for_a_connection_no_longer_than_its_route_allows(start: Start, origin: Origin) -> None:
+    gateway = start(f"""
+services: {{origin: {{http: {{instances: ["http://127.0.0.1:{origin.port}"], pool: {{connections: 1}}}}}}}}
+defaults: {{public: true}}
+routes: {{"GET /a/x": {{call: origin, timeout: 20s}}, "POST /a/x": {{call: origin, timeout: 300ms}}}}
+""")
+    asked, answered = threading.Event(), threading.Event()
+
+    def hold(connection: socket.socket, _request: bytes) -> bool:
+        asked.set()
+        assert answered.wait(10)
+        connection.sendall(OK)
+        return True
+
+    origin.script = hold
+    with Client(gateway.port) as first, Client(gateway.port) as second:
+        first.send(GET)
+        assert asked.wait(5)
+        second.send(b"POST /a/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nh")
+        status, _, body = second.read_answer()
+        answered.set()
+        assert (status, json.loads(body)["outcome"]) == (504, "not_sent")
+        assert first.read_answer()[0] == 200
     assert len(origin.seen) == 1
 
 

@@ -1,11 +1,11 @@
 """What clients may send: what is passed on as it was matched, what is refused and never seen behind."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import Client, Origin
+from tests.wire.conftest import Start
 
 H = b"Host: shop.example\r\n"
 
@@ -209,6 +209,30 @@ def test_options_and_a_wrong_method_name_what_is_allowed(gateway: Gateway) -> No
         assert (status, fields["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
+PREFLIGHT = b"OPTIONS %b HTTP/1.1\r\n" + H + b"Origin: http://page\r\nAccess-Control-Request-Method: %b\r\n\r\n"
+
+
+def test_a_preflight_never_reaches_the_endpoint_it_asks_about(start: Start, origin: Origin) -> None:
+    gateway = start(f"""
+services: {{origin: {{http: ["http://127.0.0.1:{origin.port}"]}}}}
+defaults: {{public: true}}
+routes:
+  DELETE /x: {{call: origin, delete: /things/1}}
+  ANY /fixed: {{call: origin, post: /things}}
+  ANY /own: {{call: origin}}
+""")
+    with Client(gateway.port) as client:
+        status, fields, _ = client.send(PREFLIGHT % (b"/x", b"DELETE")).read_answer()
+        assert (status, fields["allow"]) == (204, "DELETE, OPTIONS")
+        assert client.send(PREFLIGHT % (b"/x", b"PUT")).read_answer()[0] == 405
+        assert client.send(PREFLIGHT % (b"/fixed", b"POST")).read_answer()[0] == 204
+        assert client.send(PREFLIGHT % (b"/nowhere", b"GET")).read_answer()[0] == 404
+        assert origin.seen == []
+        assert client.send(PREFLIGHT % (b"/own", b"POST")).read_answer()[0] == 200
+    assert origin.seen[0].startswith(b"OPTIONS /own HTTP/1.1\r\n")
+    assert gateway.metrics()['castlegate_requests_total{route="DELETE /x",status="204"}'] == 1
+
+
 def test_what_a_client_says_of_itself_is_replaced(gateway: Gateway, origin: Origin) -> None:
     """C10, without identity."""
     with Client(gateway.port) as client:
@@ -288,6 +312,3 @@ def _refused(port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
-
-
-Start = Callable[[str], Gateway]

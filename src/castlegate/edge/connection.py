@@ -42,12 +42,14 @@ _BIG = 64 * 1024  # bytes of body from which head and body are written apart
 class _Exchange:
     """A request with what the connection must know to answer it."""
 
-    __slots__ = ("body", "error", "head", "keep_alive", "request", "route")
+    __slots__ = ("body", "chunked", "error", "handler", "keep_alive", "request", "route")
 
-    def __init__(self, request: Request, route: Route, keep_alive: bool) -> None:
+    def __init__(self, request: Request, route: Route, *, keep_alive: bool, chunked: bool = True) -> None:
         self.request = request
         self.route = route
+        self.handler = route.handler
         self.keep_alive = keep_alive
+        self.chunked = chunked  # whether the client understands the chunked coding: HTTP/1.0 does not
         self.body: Body | None = None  # while it is still arriving
         self.error: GatewayError | None = None  # it is refused: answered without its handler
 
@@ -258,28 +260,53 @@ class ClientConnection(asyncio.Protocol):
             arrived=self._now(),
         )
         request.forwarded = listener.forwarding.fields(self._peer, b"http", head.host, read)
-        exchange = _Exchange(request, listener.unrouted, head.keep_alive and not listener.draining)
+        exchange = _Exchange(
+            request,
+            listener.unrouted,
+            keep_alive=head.keep_alive and not listener.draining,
+            chunked=head.version == 1,
+        )
         try:
             request.path = normalise(path)
-            exchange.route, request.params = self._match(request)
-            request.route = exchange.route
+            self._find_route(exchange)
         except RequestRefused as refusal:
             exchange.error = refusal
         return exchange
 
-    def _match(self, request: Request) -> tuple[Route, dict[str, str]]:
-        """The route; a preflight is matched by the method that it asks for."""
-        router = self._listener.router
-        if request.method != b"OPTIONS":
-            return router.match(request.method, request.host, request.path)
-        wanted = request.headers.get(b"access-control-request-method")
+    def _find_route(self, exchange: _Exchange) -> None:
+        """Give it its route. Raises `RequestRefused`."""
+        request, router = exchange.request, self._listener.router
+        if request.method == b"OPTIONS" and not self._takes_options(request):
+            self._answer_options(exchange)
+            return
+        exchange.route, request.params = router.match(request.method, request.host, request.path)
+        exchange.handler = exchange.route.handler
+        request.route = exchange.route
+
+    def _takes_options(self, request: Request) -> bool:
+        """Whether a route answers OPTIONS itself."""
         try:
-            return router.match(wanted or b"OPTIONS", request.host, request.path)
-        except RequestRefused as refusal:
-            if refusal.kind is Kinds.METHOD_NOT_ALLOWED and wanted is None:
-                allow = router.allowed(request.host, request.path) or b""
-                return Route.fixed(self._listener.unrouted, Response(204, Headers([(b"allow", allow)]))), {}
-            raise
+            return self._listener.router.match(b"OPTIONS", request.host, request.path)[0].takes_options
+        except RequestRefused:
+            return False
+
+    def _answer_options(self, exchange: _Exchange) -> None:
+        """Answer for the route. A preflight is counted as the route that it asks about, whose endpoint it must never
+        reach: asking whether a DELETE is allowed is no DELETE (Fetch standard, CORS-preflight fetch).
+        """
+        request, router = exchange.request, self._listener.router
+        wanted = request.headers.get(b"access-control-request-method")
+        if wanted is not None:
+            exchange.route = request.route = router.match(wanted, request.host, request.path)[0]
+        allow = router.allowed(request.host, request.path)
+        if allow is None:
+            raise RequestRefused(Kinds.NOT_FOUND)
+        response = Response(204, Headers([(b"allow", allow)]))
+
+        async def answer(_request: Request) -> Response:
+            return response
+
+        exchange.handler = answer
 
     def _receive_body(self, data: bytes) -> bytes:
         """Feed the body that is arriving; what stands behind it is returned."""
@@ -381,7 +408,7 @@ class ClientConnection(asyncio.Protocol):
         error = exchange.error
         if error is None:
             try:
-                response = await exchange.route.handler(request)
+                response = await exchange.handler(request)
             except GatewayError as raised:
                 error = raised
             except Exception:
@@ -419,7 +446,9 @@ class ClientConnection(asyncio.Protocol):
 
     async def _send_stream(self, exchange: _Exchange, response: Response, body: Body, bare: bool) -> None:
         try:
-            chunked = body.length is None and exchange.request.headers is not None and not bare
+            chunked = body.length is None and exchange.chunked and not bare
+            if body.length is None and not exchange.chunked:
+                exchange.keep_alive = False  # the end of the body is the end of the connection
             self._write(self._head(exchange, response, None if bare or body.length is None else body.length))
             if bare:
                 return
@@ -447,7 +476,12 @@ class ClientConnection(asyncio.Protocol):
             pairs.append((b"date", formatdate(usegmt=True).encode()))
         if length is not None:
             pairs.append((b"content-length", b"%d" % length))
-        elif type(response.body) is not bytes and response.status not in _NO_BODY and request.method != b"HEAD":
+        elif (
+            exchange.chunked
+            and type(response.body) is not bytes
+            and response.status not in _NO_BODY
+            and request.method != b"HEAD"
+        ):
             pairs.append((b"transfer-encoding", b"chunked"))
         if not exchange.keep_alive:
             pairs.append((b"connection", b"close"))

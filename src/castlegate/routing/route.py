@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from copy import copy
-
-from castlegate.message import Handler, Request, Response
+from castlegate.message import Handler
 from castlegate.telemetry.metrics import Counter, Histogram, Registry
 
 
 class Route:
     """One route of a generation."""
 
-    __slots__ = ("_requests", "by_status", "handler", "max_body", "name", "seconds")
+    __slots__ = ("_requests", "by_status", "handler", "max_body", "name", "seconds", "takes_options")
 
-    def __init__(self, name: str, handler: Handler, max_body: int, registry: Registry) -> None:
+    def __init__(
+        self, name: str, handler: Handler, max_body: int, registry: Registry, *, takes_options: bool = False
+    ) -> None:
         self.name = name
         self.handler = handler
         self.max_body = max_body  # bytes
+        self.takes_options = takes_options  # else OPTIONS, preflights among them, are answered by the edge
         self._requests = registry.counter(
             "castlegate_requests_total", "Requests answered, by route and status.", "route", "status"
         )
@@ -24,17 +25,6 @@ class Route:
             "castlegate_request_duration_seconds", "From a request's head to the end of its response.", "route"
         ).child(name)
         self.by_status: dict[int, Counter] = {}
-
-    @staticmethod
-    def fixed(route: Route, response: Response) -> Route:
-        """A route counted as `route` that always answers the same."""
-        answering = copy(route)
-
-        async def handler(_request: Request) -> Response:
-            return response
-
-        answering.handler = handler
-        return answering
 
     def count(self, status: int, seconds: float) -> None:
         """One request has ended."""

@@ -130,8 +130,8 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed by the instance, or by us."""
-        del exc
-        if self._call is not None and self._head_done and not self._complete and self._until_close:
+        # Only an orderly end can be the end of a body: after a reset it is cut.
+        if exc is None and self._call is not None and self._head_done and not self._complete and self._until_close:
             self._complete = True
             self._keep = False
             self._deliver()

@@ -61,7 +61,7 @@ class Pool:
             raise _not_sent(Kinds.POOL_EXHAUSTED, "Too many requests wait for this service.")
         wanted = _Wanted()
         self._waiting.append(wanted)
-        wanted.deadline = min(deadline, self.timer.now() + 3600.0)
+        wanted.deadline = deadline
         self.timer.add(wanted, wanted.deadline)
         if self._open < self.settings.connections:
             self._connect()

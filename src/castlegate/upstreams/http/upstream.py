@@ -64,7 +64,7 @@ class HttpUpstream:
         """Ask one instance."""
         connection = pool.take_idle()
         if connection is None:
-            connection = await pool.wait_for_one(call.deadline)
+            connection = await pool.wait_for_one(self._patience(call))
         head = self._head(pool, call)
         reused = connection.used
         waiter = connection.send(call, head)
@@ -74,13 +74,17 @@ class HttpUpstream:
             if not (reused and failed.kind is Kinds.RESET and call.idempotent and type(call.body) is bytes):
                 raise
             self._stale_retries.value += 1
-            fresh = await pool.wait_for_one(call.deadline)
+            fresh = await pool.wait_for_one(self._patience(call))
             waiter = fresh.send(call, head)
             connection = fresh
             return await waiter
         finally:
             if not waiter.done():
                 connection.abandon()
+
+    def _patience(self, call: Call) -> float:
+        """Until when a connection may be waited for, also while the client still sends."""
+        return min(call.deadline, self._timer.now() + call.timeout)
 
     def _head(self, pool: Pool, call: Call) -> bytes:
         request, body = call.request, call.body
