@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import click
 
 from castlegate import __version__
+from castlegate.cli.demo import DemoFailed
+from castlegate.cli.demo import run as run_demo
 from castlegate.config.report import ConfigError
 from castlegate.document import load
 from castlegate.server.supervisor import run as serve
@@ -68,6 +71,24 @@ def broker(listen: str) -> None:
     ends. `bootstrap: embedded` in a configuration starts the same one along with the gateway.
     """
     os.execv(sys.executable, [sys.executable, "-m", "castlegate_broker", "--listen", listen])  # noqa: S606
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End after the requests; exit with 1 if one of them failed.")
+@click.option("--port", default=8080, show_default=True, help="Where the gateway listens; 0 takes a free port.")
+def demo(once: bool, port: int) -> None:
+    """Run a shop of sample services behind the gateway and show a few requests.
+
+    Starts the embedded broker, three services (plain HTTP, FastStream and, where Node.js is there, NestJS) and the
+    gateway, asks each of them something, and stays until Ctrl-C so that you can go on.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(0 if run_demo(port, once=once) else 1)
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except DemoFailed as error:
+        _fail(str(error), 1)
 
 
 def _fail(text: str, status: int) -> None:

@@ -1,0 +1,252 @@
+"""`castlegate demo`: the shop of examples/shop with its broker and a gateway, and requests that show what happens.
+
+Everything runs as a program of its own, as it would elsewhere; their output is in files of one folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+SHOP = Path(__file__).parents[3] / "examples" / "shop"
+
+_TOPICS = (
+    "stock.check",
+    "stock.audit",
+    "stock.adjusted",
+    "orders.placed",
+    "orders.get",
+    "orders.create",
+    "orders.report",
+)
+_START_S = 60.0
+_NODE = 20  # NestJS 12 asks for it
+
+
+class Trial(NamedTuple):
+    """A request of the demo and what must come of it."""
+
+    shows: str
+    method: str
+    path: str
+    body: object
+    status: int
+    outcome: str | None = None  # what the problem document says
+    nest: bool = False  # needs the NestJS service
+
+
+TRIALS = (
+    Trial("Kafka request-reply with a FastStream service", "GET", "/stock/lamp", None, 200),
+    Trial("Kafka request-reply with a NestJS service", "GET", "/orders/1", None, 200, nest=True),
+    Trial("a request proxied to a plain HTTP service", "GET", "/users/1", None, 200),
+    Trial("an event, acknowledged by the broker", "POST", "/adjustments", {"sku": "lamp", "by": 3}, 202),
+    Trial("the NestJS service's own error", "GET", "/orders/999", None, 404, "answered", nest=True),
+    Trial("the HTTP service's own error", "GET", "/users/999", None, 404),
+    Trial("a service that takes too long", "GET", "/audit", None, 504, "unknown"),
+)
+
+
+class DemoFailed(Exception):
+    """It cannot go on; says why and what to do."""
+
+
+class Programs:
+    """The programs of the demo, ended in the opposite order when the demo ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, command: Sequence[str | Path], env: Mapping[str, str], ready: str) -> re.Match[str]:
+        """Start a program and wait until it prints what `ready` matches."""
+        click.echo(f"  {name} ... ", nl=False)
+        path = self.folder / f"{name}.log"
+        with path.open("wb") as output:
+            program = subprocess.Popen(  # noqa: S603 - our own programs
+                [str(word) for word in command],
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the demo, which ends them in order
+            )
+        self._running.append(program)
+        end = time.monotonic() + _START_S
+        while (found := re.search(ready, path.read_text(errors="replace"), re.MULTILINE)) is None:
+            if program.poll() is not None or time.monotonic() > end:
+                said = "\n".join(path.read_text(errors="replace").splitlines()[-15:])
+                raise DemoFailed(f"{name} did not start; its output is in {path}:\n{said}")
+            time.sleep(0.02)
+        click.echo("ready")
+        return found
+
+    def stop(self) -> None:
+        """End them all."""
+        for program in reversed(self._running):
+            program.terminate()
+            try:
+                program.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                program.wait()
+
+
+class Shop(NamedTuple):
+    """The running services, as the gateway is told of them."""
+
+    kafka: str
+    users: str
+    nest: bool
+
+
+def run(port: int, *, once: bool) -> bool:
+    """Start the shop, show the requests, wait for Ctrl-C unless `once`; whether all went as they should."""
+    if not (SHOP / "gateway.yaml").exists():
+        raise DemoFailed("the demo's services are in the repository: run scripts/demo in a clone of it")
+    if find_spec("faststream") is None:
+        raise DemoFailed("the sample services need more packages: pip install -r requirements/shop.txt")
+    with tempfile.TemporaryDirectory(prefix="castlegate-demo-") as folder, _programs(Path(folder)) as programs:
+        click.secho("Starting", bold=True)
+        shop = _start_shop(programs)
+        gateway, admin = _start_gateway(programs, shop, port)
+        good = _show(gateway, nest=shop.nest)
+        if not once:
+            _tell_what_next(gateway, admin, Path(folder))
+            while True:
+                time.sleep(3600)
+        return good
+
+
+@contextlib.contextmanager
+def _programs(folder: Path) -> Iterator[Programs]:
+    programs = Programs(folder)
+    try:
+        yield programs
+    finally:
+        click.echo("\nstopping")
+        programs.stop()
+
+
+def _start_shop(programs: Programs) -> Shop:
+    orders = _build_orders()
+    broker = [sys.executable, "-m", "castlegate_broker", "--listen", "127.0.0.1:0", "--exit-with-parent"]
+    kafka = programs.start("broker", broker, {}, r"^listening on (\S+)$")[1]
+    _create_topics(kafka)
+    users = programs.start("users", [sys.executable, SHOP / "users" / "service.py"], {"PORT": "0"}, r"ready on (\S+)")[
+        1
+    ]
+    programs.start("stock", [sys.executable, SHOP / "stock" / "service.py"], {"KAFKA": kafka}, r"\bready\b")
+    if orders is not None:
+        programs.start("orders", orders, {"KAFKA": kafka}, r"\bready\b")
+    return Shop(kafka, users, orders is not None)
+
+
+def _create_topics(kafka: str) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka})
+    made = admin.create_topics([NewTopic(topic, num_partitions=4, replication_factor=1) for topic in _TOPICS])
+    try:
+        for each in made.values():
+            each.result(10)
+    except KafkaException as error:
+        raise DemoFailed(f"the broker did not make the topics: {error}") from error
+
+
+def _build_orders() -> list[str | Path] | None:
+    """The NestJS service's command, built if need be; None without a Node that can run it."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout if node else ""  # noqa: S603
+    major = re.match(r"v(\d+)\.", version)
+    if node is None or npm is None or major is None or int(major[1]) < _NODE:
+        click.echo(f"  without the NestJS service: it needs Node.js {_NODE} or later with npm")
+        return None
+    package = SHOP / "orders"
+    if not (package / "dist" / "main.js").exists():
+        click.echo("  building the NestJS service, once, with npm (half a minute) ... ", nl=False)
+        for words in (["install", "--no-audit", "--no-fund"], ["run", "build"]):
+            done = subprocess.run([npm, *words], cwd=package, capture_output=True, text=True, check=False)  # noqa: S603
+            if done.returncode:
+                raise DemoFailed(f"`npm {' '.join(words)}` in {package} failed:\n{done.stdout}{done.stderr}")
+        click.echo("built")
+    return [node, package / "dist" / "main.js"]
+
+
+def _start_gateway(programs: Programs, shop: Shop, port: int) -> tuple[int, int]:
+    """Its ports, for clients and for operators, when every route can be served."""
+    env = {
+        "KAFKA": shop.kafka,
+        "USERS": shop.users,
+        "LISTEN": f"127.0.0.1:{port}",
+        "ADMIN": "127.0.0.1:0",
+        "ACCESS_LOG": str(programs.folder / "access.log"),
+    }
+    command: list[str | Path] = [sys.executable, "-m", "castlegate.cli.main", "run", SHOP / "gateway.yaml"]
+    found = programs.start("gateway", command, env, r"listens on http://127\.0\.0\.1:(\d+) .*:(\d+)$")
+    gateway, admin = int(found[1]), int(found[2])
+    end = time.monotonic() + _START_S
+    while _ask(admin, "GET", "/ready", None) != (200, {"status": "ready", "reason": ""}):
+        if time.monotonic() > end:
+            raise DemoFailed(f"the gateway did not become ready: {_ask(admin, 'GET', '/ready', None)}")
+        time.sleep(0.05)
+    return gateway, admin
+
+
+def _ask(port: int, method: str, path: str, body: object) -> tuple[int, object]:
+    """Status and document of a request; status 0 if there was no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read() or b"null")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return 0, str(error)
+    finally:
+        connection.close()
+
+
+def _show(port: int, *, nest: bool) -> bool:
+    """Make the requests; whether each got what it must."""
+    good = True
+    click.secho("\nRequests", bold=True)
+    for trial in TRIALS:
+        if trial.nest and not nest:
+            continue
+        status, document = _ask(port, trial.method, trial.path, trial.body)
+        outcome = document.get("outcome") if isinstance(document, dict) else None
+        right = (status, outcome) == (trial.status, trial.outcome)
+        good = good and right
+        click.secho(f"  {trial.method} {trial.path}", bold=True, nl=False)
+        click.echo(f"  {trial.shows}")
+        click.secho(f"    {status} {json.dumps(document)}", fg="green" if right else "red")
+        if not right:
+            click.echo(f"    expected {trial.status}, outcome {trial.outcome}", err=True)
+    return good
+
+
+def _tell_what_next(gateway: int, admin: int, folder: Path) -> None:
+    click.secho("\nTry", bold=True)
+    for line in (
+        f"curl -i http://127.0.0.1:{gateway}/stock/chair",
+        f'curl -i -d \'{{"sku": "chair", "by": 5}}\' http://127.0.0.1:{gateway}/adjustments    and ask for it again',
+        f"curl -s http://127.0.0.1:{admin}/metrics",
+        f"tail -f {folder}/access.log",
+        f"less {SHOP / 'gateway.yaml'}    all that the gateway was told",
+    ):
+        click.echo(f"  {line}")
+    click.echo("\nCtrl-C stops everything.")
