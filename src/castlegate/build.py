@@ -16,7 +16,7 @@ from castlegate.document import Route as RouteSettings
 from castlegate.endpoints.call import CallPlan, call_endpoint
 from castlegate.endpoints.publish import publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
-from castlegate.message import Handler
+from castlegate.message import Caller, Handler
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
@@ -57,6 +57,7 @@ class Generation:
                 longest_timeout=self._longest_timeout(),
                 loop=asyncio.get_running_loop(),
             )
+        self._callers: dict[str, Caller] = {}
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self.router: Router[Route] = Router(self._routes())
         self._report.raise_if_any()
@@ -109,6 +110,14 @@ class Generation:
             return False
         return self.document.services[settings.call.partition(".")[0]].http is not None
 
+    def _caller(self, call: str) -> Caller:
+        """The caller of `service.operation` inside the guards of the service: one for all routes that call it."""
+        caller = self._callers.get(call)
+        if caller is None:
+            name, _, operation = call.partition(".")
+            caller = self._callers[call] = self.upstreams[name].bind(operation)
+        return caller
+
     def _handler(
         self, said: RouteSettings, settings: RouteSettings, key: RouteKey, limits: RouteLimits, at: Place
     ) -> Handler:
@@ -123,12 +132,11 @@ class Generation:
             )
         assert settings.call is not None, "the document was checked"
         name, _, operation = settings.call.partition(".")
-        upstream = self.upstreams[name]
-        caller = upstream.bind(operation)
+        caller = self._caller(settings.call)
         kafka = self.document.services[name].kafka
         if kafka is not None and (known := kafka.operations.get(operation)) is not None:
             settings = msgspec.structs.replace(settings, key=settings.key or known.key)
             timeout = said.timeout or known.timeout or timeout
         plan = CallPlan(settings, timeout, self._timer.now, scope, at, carries_fields=kafka is None)
-        buffered = limits.body if kafka is not None else None
-        return call_endpoint(plan, caller, settings, buffered=buffered, scope=scope, at=at)
+        whole = kafka is not None
+        return call_endpoint(plan, caller, settings, whole=whole, limit=limits.body, scope=scope, at=at)

@@ -99,6 +99,7 @@ class Origin:
         self.script: Script = script or answer(OK)
         self.seen: list[bytes] = []
         self.connections = 0
+        self.accepts = True  # else each connection is closed at once
         self._open: set[socket.socket] = set()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -125,6 +126,9 @@ class Origin:
             except OSError:
                 return
             self.connections += 1
+            if not self.accepts:
+                connection.close()
+                continue
             self._open.add(connection)
             thread = threading.Thread(target=self._serve, args=(connection,))
             self._threads.append(thread)

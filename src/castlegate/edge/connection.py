@@ -4,7 +4,8 @@
 
 Heads are collected whole before they are parsed; a body that came whole with its head is `bytes`, any other a `Body`
 that this connection feeds. Requests are answered one after the other; those that came early wait in `_queue`, and when
-it is full, or a body's reader is slow, nothing more is read. Only the callbacks of this class change its state.
+it is full, or a body's reader is slow, nothing more is read. Only the callbacks of this class change its state, and
+`_rearm` alone says from it what is waited for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import asyncio
 import logging
 import math
 from collections import deque
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, cast
 
 from castlegate.edge.framing import Head, HeadReader
@@ -36,6 +36,7 @@ logger = logging.getLogger("castlegate.edge")
 _HEAD_END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_BODY = frozenset((204, 304))
+_LINGER = 2.0  # seconds in which a client that is still sending may read its refusal
 _BIG = 64 * 1024  # bytes of body from which head and body are written apart
 
 
@@ -72,8 +73,12 @@ class ClientConnection(asyncio.Protocol):
         self._left = 0  # bytes of an announced body still to come
         self._decoder: ChunkedDecoder | None = None
         self._receiving: _Exchange | None = None
-        self._deaf = False  # nothing more is read: the connection ends with the answer
-        self._holding = False
+        self._deaf = False  # what comes is thrown away: the connection ends with the answer
+        self._head_since = 0.0  # loop time of the first byte of `_partial`
+        self._empty_line = False  # one came before the head that is expected
+        self._body_held = False  # its reader is slow
+        self._queue_held = False  # it is full, `_unread` waits
+        self._unread = b""
         # Of what is being answered.
         self._queue: deque[_Exchange] = deque()
         self._current: _Exchange | None = None
@@ -82,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._full = False
         self._sent = 0
         self._status = 0
+        self._closing = False
 
     # asyncio's side.
 
@@ -96,7 +102,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
                                   b"connection: close\r\n\r\n")  # fmt: skip
             self._transport.close()
-            self._deaf = True
+            self._deaf = self._closing = True
             return
         listener.connections.add(self)
         self.expires = self._now() + self._timeouts.header
@@ -104,13 +110,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of requests."""
         self._listener.bytes_in.value += len(data)
-        if self._deaf:
-            return
-        try:
-            while data and not self._deaf:
-                data = self._receive_body(data) if self._receiving is not None else self._receive_head(data)
-        except RequestRefused as refusal:
-            self._refuse(refusal)
+        self._process(self._unread + data if self._unread else data)
 
     def eof_received(self) -> None:
         """The client sends no more: it has gone, as far as anyone can tell (nginx and Envoy judge alike)."""
@@ -118,9 +118,10 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed, by whomever."""
         del exc
-        self._deaf = True
+        self._deaf = self._closing = True
         self.expires = math.inf
         self._queue.clear()
+        self._unread = b""
         if self._receiving is not None and self._receiving.body is not None:
             self._receiving.body.fail(RequestRefused(Kinds.CLIENT_GONE))
         if self._task is not None:
@@ -130,12 +131,12 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads slower than we write."""
         self._full = True
-        self.expires = self._now() + self._timeouts.write
+        self._rearm()
 
     def resume_writing(self) -> None:
         """It has caught up."""
         self._full = False
-        self.expires = math.inf
+        self._rearm()
         waiter, self._writable = self._writable, None
         if waiter is not None:
             waiter.settle(None)
@@ -146,7 +147,9 @@ class ClientConnection(asyncio.Protocol):
         """A timeout has passed."""
         self.expires = math.inf
         receiving = self._receiving
-        if self._full:
+        if self._closing:
+            self.abort()
+        elif self._full:
             logger.info("a client took nothing of its response in time: cut")
             self.abort()
         elif receiving is not None and receiving.body is not None:
@@ -157,18 +160,76 @@ class ClientConnection(asyncio.Protocol):
         elif self._partial:
             self._refuse(RequestRefused(Kinds.REQUEST_TIMEOUT, "The head did not arrive in time."))
         elif self._current is None:
-            self._transport.close()
+            self._close()
 
     def drain(self) -> None:
         """Close when idle, else after the answer."""
         if self._current is None and not self._partial:
-            self._transport.close()
+            self._close()
 
     def abort(self) -> None:
         """Cut it."""
+        self._closing = True
         self._transport.abort()
 
+    # Its end and its timeouts.
+
+    def _rearm(self) -> None:
+        """Set when what is waited for now has taken too long."""
+        if self._closing:
+            return
+        if self._full:
+            self.expires = self._now() + self._timeouts.write
+        elif self._receiving is not None and not (self._deaf or self._body_held or self._queue_held):
+            self.expires = self._now() + self._timeouts.body
+        elif self._current is not None:
+            self.expires = math.inf
+        elif self._partial:
+            self.expires = self._head_since + self._timeouts.header
+        else:
+            self.expires = self._now() + self._timeouts.idle
+
+    def _close(self) -> None:
+        """Let what is written leave. A client that is still sending gets time to read why nobody listens: closing on
+        unread input resets the connection, which can take the answer along (RFC 9112 §9.6).
+        """
+        if self._closing:
+            return
+        self._closing = True
+        if self._deaf and not self._transport.is_closing():
+            self._transport.write_eof()
+            self._transport.resume_reading()
+            self.expires = self._now() + _LINGER
+        else:
+            self._deaf = True
+            self._transport.close()
+            self.expires = self._now() + self._timeouts.write
+
+    def _hold(self, *, body: bool, queue: bool) -> None:
+        """Read nothing while either holds back."""
+        before = self._body_held or self._queue_held
+        self._body_held, self._queue_held = body, queue
+        if self._closing or before == (body or queue):
+            return
+        if before:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
     # Reading.
+
+    def _process(self, data: bytes) -> None:
+        """Take requests out of what has arrived; what the queue has no room for stays unread."""
+        self._unread = b""
+        try:
+            while data and not self._deaf:
+                if len(self._queue) >= self._limits.pipelined:
+                    self._unread = data
+                    self._hold(body=self._body_held, queue=True)
+                    return
+                data = self._receive_body(data) if self._receiving is not None else self._receive_head(data)
+        except RequestRefused as refusal:
+            self._refuse(refusal)
 
     def _receive_head(self, data: bytes) -> bytes:
         """Take a head from the front of `data`; what stands behind it is returned."""
@@ -180,18 +241,22 @@ class ClientConnection(asyncio.Protocol):
                 data = bytes(self._partial)
                 self._partial.clear()
         else:
-            if data[:2] == b"\r\n":  # an empty line before the request line is passed over (RFC 9112 §2.2)
+            if data[:2] == b"\r\n":  # one empty line before the request line is passed over (RFC 9112 §2.2)
+                if self._empty_line:
+                    raise RequestRefused(Kinds.FRAMING, "There are empty lines before the request.")
+                self._empty_line = True
                 return data[2:]
             end = data.find(_HEAD_END)
             if end < 0:
                 self._partial += data
-                if self._current is None:
-                    self.expires = self._now() + self._timeouts.header
+                self._head_since = self._now()
+                self._rearm()
         size = end + 4 if end >= 0 else len(self._partial)
         if size > self._limits.header_size:
             raise RequestRefused(Kinds.HEADERS_TOO_LARGE, f"The head is larger than {self._limits.header_size} bytes.")
         if end < 0:
             return b""
+        self._empty_line = False
         if len(data) == size:
             self._take(self._reader.read(data), b"")
             return b""
@@ -237,8 +302,7 @@ class ClientConnection(asyncio.Protocol):
                 exchange.error = refusal
                 exchange.keep_alive = False
                 rest = b""
-        if self._current is None:
-            self.expires = self._now() + self._timeouts.body if self._receiving is not None else math.inf
+        self._rearm()
         self._accept(exchange)
         return rest
 
@@ -326,10 +390,10 @@ class ClientConnection(asyncio.Protocol):
             done = self._decoder.done
         if done:
             self._receiving = None
-            self.expires = math.inf if self._current is not None else self.expires
+            self._rearm()
             body.end(self._decoder.trailers if self._decoder is not None else None)
-        elif self._receiving is not None and not self._holding:
-            self.expires = self._now() + self._timeouts.body
+        else:
+            self._rearm()
         return rest
 
     def _send_continue(self, exchange: _Exchange) -> None:
@@ -340,26 +404,21 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_body(self) -> None:
         """Its reader is slow: that is not the client's fault."""
-        self._holding = True
-        self.expires = math.inf
-        self._transport.pause_reading()
+        self._hold(body=True, queue=self._queue_held)
+        self._rearm()
 
     def resume_body(self) -> None:
         """Its reader has caught up."""
-        self._holding = False
-        if not self._deaf:
-            self.expires = self._now() + self._timeouts.body
-        self._transport.resume_reading()
+        self._hold(body=False, queue=self._queue_held)
+        self._rearm()
 
     def drop_body(self) -> None:
         """Nobody wants the rest: the connection cannot be used for another request."""
         if self._receiving is not None:
             self._deaf = True
             self._receiving.keep_alive = False
-            self.expires = math.inf
-            if self._holding:
-                self._holding = False
-                self._transport.resume_reading()
+            self._hold(body=False, queue=self._queue_held)
+            self._rearm()
 
     # Answering.
 
@@ -390,16 +449,12 @@ class ClientConnection(asyncio.Protocol):
             self._begin(exchange)
             return
         self._queue.append(exchange)
-        if len(self._queue) >= self._limits.pipelined and not self._holding:
-            self._holding = True
-            self._transport.pause_reading()
 
     def _begin(self, exchange: _Exchange) -> None:
         self._current = exchange
         self._sent = 0
         self._status = 0
-        if self._receiving is None and not self._full:
-            self.expires = math.inf
+        self._rearm()
         self._task = DirectTask(self._answer(exchange), self._ended)
         self._task.start()
 
@@ -473,7 +528,7 @@ class ClientConnection(asyncio.Protocol):
         pairs: Pairs = [*response.headers.pairs, (b"x-request-id", request.id.encode())]
         index = response.headers.index
         if b"date" not in index:
-            pairs.append((b"date", formatdate(usegmt=True).encode()))
+            pairs.append((b"date", self._listener.date()))
         if length is not None:
             pairs.append((b"content-length", b"%d" % length))
         elif (
@@ -507,24 +562,23 @@ class ClientConnection(asyncio.Protocol):
         self._account(exchange, cut=error is not None)
         self._current = self._task = None
         if not exchange.keep_alive:
-            self._deaf = True
             self._queue.clear()
-            self._transport.close()
+            self._close()
         elif self._queue:
-            if self._holding and len(self._queue) <= self._limits.pipelined // 2:
-                self._holding = False
-                self._transport.resume_reading()
             # Through the loop: a long row of pipelined requests must not nest.
             self._listener.loop.call_soon(self._begin_next)
         elif self._listener.draining:
-            self._transport.close()
-        elif self._receiving is None:
-            wait = self._timeouts.header if self._partial else self._timeouts.idle
-            self.expires = self._now() + wait
+            self._close()
+        else:
+            self._head_since = self._now()  # the answer was waited for by us, not by who sends the next head
+            self._rearm()
 
     def _begin_next(self) -> None:
-        if self._queue and self._current is None and not self._transport.is_closing():
+        if self._queue and self._current is None and not self._closing:
             self._begin(self._queue.popleft())
+        if self._queue_held and len(self._queue) <= self._limits.pipelined // 2 and not self._closing:
+            self._hold(body=self._body_held, queue=False)
+            self._process(self._unread)
 
     def _account(self, exchange: _Exchange, *, cut: bool) -> None:
         request, listener = exchange.request, self._listener
@@ -534,7 +588,10 @@ class ClientConnection(asyncio.Protocol):
         if request.on_end is not None:
             ended = Ended(self._status, cut)
             for told in request.on_end:
-                told(ended)
+                try:
+                    told(ended)
+                except Exception:
+                    logger.exception("what hangs on the end of request %s failed", request.id)
         if listener.log is not None:
             listener.log.write(_line(exchange, self._status, self._sent, seconds, listener.log))
 

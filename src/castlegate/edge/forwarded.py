@@ -45,37 +45,27 @@ class Forwarding:
 
     def fields(self, peer: str, scheme: bytes, host: bytes, read: dict[bytes, bytes]) -> Pairs:
         """What goes to the services. `read` holds what the client sent under these names."""
-        if self._networks and self.trusts(peer):
-            element = _element(peer, scheme, host)
-            chain = read.get(b"x-forwarded-for")
-            before = read.get(b"forwarded")
-            via = read.get(b"via")
-            return [
-                (b"x-forwarded-for", peer.encode() if chain is None else chain + b", " + peer.encode()),
-                (b"x-forwarded-proto", read.get(b"x-forwarded-proto", scheme)),
-                (b"x-forwarded-host", read.get(b"x-forwarded-host", host)),
-                (b"forwarded", element if before is None else before + b", " + element),
-                (b"via", self.via if via is None else via + b", " + self.via),
-            ]
         via = read.get(b"via")
-        return list(_fresh(peer, scheme, host, self.via if via is None else via + b", " + self.via))
+        own_via = (b"via", self.via if via is None else via + b", " + self.via)
+        if not (self._networks and self.trusts(peer)):
+            return [*_fresh(peer, scheme, host), own_via]
+        fields = dict(_fresh(peer, scheme, host))
+        for name in (b"x-forwarded-for", b"forwarded"):
+            if name in read:
+                fields[name] = read[name] + b", " + fields[name]
+        said = {name: read[name] for name in read if name.startswith(b"x-forwarded-") and name != b"x-forwarded-for"}
+        fields |= said
+        return [*fields.items(), own_via]
 
 
-@lru_cache(4096)
-def _fresh(peer: str, scheme: bytes, host: bytes, via: bytes) -> tuple[tuple[bytes, bytes], ...]:
+@lru_cache(1024)  # a few hundred bytes each: the length of a host is bounded by the framing
+def _fresh(peer: str, scheme: bytes, host: bytes) -> tuple[tuple[bytes, bytes], ...]:
     """The fields for a client whose word is not taken."""
+    node = f'"[{peer}]"' if ":" in peer else peer
+    quoted = host.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     return (
         (b"x-forwarded-for", peer.encode()),
         (b"x-forwarded-proto", scheme),
         (b"x-forwarded-host", host),
-        (b"forwarded", _element(peer, scheme, host)),
-        (b"via", via),
+        (b"forwarded", b'for=%b;proto=%b;host="%b"' % (node.encode(), scheme, quoted)),
     )
-
-
-@lru_cache(4096)
-def _element(peer: str, scheme: bytes, host: bytes) -> bytes:
-    """One element of `Forwarded`."""
-    node = f'"[{peer}]"' if ":" in peer else peer
-    quoted = host.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    return b'for=%b;proto=%b;host="%b"' % (node.encode(), scheme, quoted)

@@ -20,6 +20,7 @@ _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([!-~]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION = re.compile(rb"[A-Z-]+ [^ \r\n]+ HTTP/\d+(?:\.\d+)?\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)(/[^#]*|\?[^#]*)?")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::[0-9]{1,5})?")
+_LONGEST_HOST = 262  # bytes: a name of 255 (RFC 1035 §2.3.4) and a port
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 # Fields that the edge reads itself. They are not among the pairs that are passed on: what the services get in their
@@ -28,6 +29,8 @@ _READ_HERE = HOP_BY_HOP | {
     b"host", b"content-length", b"expect", b"x-request-id", b"traceparent", b"tracestate",
     b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"via",
 }  # fmt: skip
+
+_OF_PROXIES = (b"x-forwarded-", b"x-real-ip")  # what proxies say of the client; believed of trusted ones only
 
 _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 
@@ -88,8 +91,16 @@ class HeadReader:
         self._seen += 1
         name = name.lower()
         if name not in _READ_HERE:
-            self._head.pairs.append((name, value))
-            return
+            if b"_" not in name and not name.startswith(_OF_PROXIES):
+                self._head.pairs.append((name, value))
+                return
+            # Many servers take `X_Forwarded_For` for `X-Forwarded-For`: in no spelling does it pass unread.
+            plain = name.replace(b"_", b"-")
+            if plain not in _READ_HERE and not plain.startswith(_OF_PROXIES):
+                self._head.pairs.append((name, value))
+                return
+            if plain != name:
+                return
         read = self._head.read
         if name not in read:
             read[name] = value
@@ -150,6 +161,8 @@ def _locate(head: Head, target: bytes) -> None:
         target = absolute[2] or b"/"
         if target.startswith(b"?"):
             target = b"/" + target
+    if host and len(host) > _LONGEST_HOST:
+        raise RequestRefused(Kinds.FRAMING, "The field Host is too long.")
     if host and not _HOST.fullmatch(host):
         raise RequestRefused(Kinds.FRAMING, "The field Host is malformed.")
     if b"#" in target:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from castlegate.edge.connection import ClientConnection
@@ -45,6 +47,7 @@ class Listener:
         registry.gauge("castlegate_connections", "Client connections open.").child().read = lambda: len(
             self.connections
         )
+        self._date = (0, b"")
         self._server: asyncio.Server | None = None
         self._look: asyncio.TimerHandle | None = None
         self._emptied: Callable[[], None] | None = None
@@ -72,6 +75,13 @@ class Listener:
         if self._look is not None:
             self._look.cancel()
 
+    def date(self) -> bytes:
+        """Now, for the field `Date`."""
+        second = int(time.time())
+        if second != self._date[0]:
+            self._date = (second, formatdate(second, usegmt=True).encode())
+        return self._date[1]
+
     def refused(self, reason: str) -> None:
         """Count a refusal."""
         self._refusals.child(reason).value += 1
@@ -83,7 +93,7 @@ class Listener:
             self._emptied()
 
     def _look_at_all(self) -> None:
+        self._look = self.loop.call_later(_LOOK, self._look_at_all)
         now = self.loop.time()
         for connection in [each for each in self.connections if each.expires < now]:
             connection.expire()
-        self._look = self.loop.call_later(_LOOK, self._look_at_all)

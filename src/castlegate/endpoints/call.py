@@ -126,16 +126,16 @@ def _without_first(path: bytes, segments: int) -> bytes:
 
 
 def call_endpoint(
-    plan: CallPlan, caller: Caller, settings: CallSettings, *, buffered: int | None, scope: Scope, at: Place
+    plan: CallPlan, caller: Caller, settings: CallSettings, *, whole: bool, limit: int, scope: Scope, at: Place
 ) -> Handler:
-    """The handler. `buffered` is the limit in bytes where the service wants the body whole, else None."""
+    """The handler. `whole`: the service wants the body in one piece; `limit` is the most it may be, in bytes."""
     response_fields = FieldRules(settings.headers.response, scope, at.field("headers", "response"))
-    whole = buffered if buffered is not None or not plan.needs_body else 10 * 1024 * 1024
+    buffered = whole or plan.needs_body or response_fields.needs_body
 
     async def handle(request: Request) -> Response:
         try:
-            if whole is not None and type(request.body) is not bytes:
-                request.body = await cast("Body", request.body).read_all(whole)
+            if buffered and type(request.body) is not bytes:
+                request.body = await cast("Body", request.body).read_all(limit)
             reply = await caller(plan.make(request))
         except GatewayError as error:
             return problem(error, request.id, request.path.decode("latin-1"))

@@ -7,11 +7,11 @@ the log stalls, what exceeds the buffer is dropped and counted, and no request w
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -47,10 +47,11 @@ class AccessLog:
 
     def __init__(self, path: str, redact: list[str], dropped: Counter) -> None:
         self._fd = (
-            sys.stdout.fileno() if path == "stdout" else os.open(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            sys.stdout.fileno()
+            if path == "stdout"
+            else os.open(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         )
-        names = b"|".join(re.escape(name.encode()) for name in redact)
-        self._secret = re.compile(rb"((?:^|&)(?:%b)=)[^&]*" % names, re.IGNORECASE) if names else None
+        self._secret = frozenset(name.lower() for name in redact)
         self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
         self._dropped = dropped
@@ -71,9 +72,14 @@ class AccessLog:
 
     def redacted(self, query: bytes) -> str:
         """A query with the values of sensitive names replaced."""
-        if not query or self._secret is None:
-            return query.decode("latin-1")
-        return self._secret.sub(rb"\1[redacted]", query).decode("latin-1")
+        if not query:
+            return ""
+        pairs = []
+        for pair in query.decode("latin-1").split("&"):
+            name, equals, value = pair.partition("=")
+            secret = equals and unquote_plus(name).lower() in self._secret
+            pairs.append(f"{name}=[redacted]" if secret else f"{name}{equals}{value}")
+        return "&".join(pairs)
 
     def write(self, line: Line) -> None:
         """Log it soon."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
 from castlegate.rules.deadlines import GRAIN, Deadlines
+
+logger = logging.getLogger("castlegate.timer")
 
 
 class Expires(Protocol):
@@ -39,7 +42,10 @@ class Timer:
 
     def _tick(self) -> None:
         for entry in self._deadlines.due(self._loop.time()):
-            entry.expire()
+            try:
+                entry.expire()
+            except Exception:
+                logger.exception("a deadline could not be dealt with")  # the others still must
         if len(self._deadlines):
             self._loop.call_later(GRAIN, self._tick)
         else:

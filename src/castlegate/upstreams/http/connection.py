@@ -34,6 +34,7 @@ class ServerConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.closed = False
         self.used = False  # a call was answered over it before
+        self.handed_over = False  # to a call; until then its end is a failure to connect
         self.idle_since = 0.0
         self._writable: Waiter[None] | None = None
         self._full = False
@@ -79,6 +80,11 @@ class ServerConnection(asyncio.Protocol):
         self._waiter = None
         self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
 
+    @property
+    def silent(self) -> bool:
+        """Whether not a byte of an answer came."""
+        return not self._head_size
+
     def close(self) -> None:
         """Close an idle connection."""
         self.closed = True
@@ -106,8 +112,9 @@ class ServerConnection(asyncio.Protocol):
             self._break(_bad("bytes that nobody asked for"))  # or a 408 before the close of an idle connection
             return
         if not self._head_done:
-            self._head_size += len(data)
-            if self._head_size > self._pool.settings.header_size and b"\r\n\r\n" not in data:
+            end = data.find(b"\r\n\r\n")
+            self._head_size += len(data) if end < 0 else end + 4
+            if self._head_size > self._pool.settings.header_size:
                 self._break(_bad("its head is too large"))
                 return
         try:
@@ -150,6 +157,11 @@ class ServerConnection(asyncio.Protocol):
 
     # httptools' side.
 
+    def on_message_begin(self) -> None:
+        """An answer begins. One that nobody asked for is not passed on, and ends the connection."""
+        if self._complete:
+            self._keep = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field, or a trailer."""
         name = name.lower()
@@ -164,6 +176,8 @@ class ServerConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is read."""
+        if self._complete:
+            return
         status = self._parser.get_status_code()
         if status < 200:
             self._interim += 1
@@ -188,7 +202,9 @@ class ServerConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._body is not None:
+        if self._complete:  # behind the answer to a HEAD
+            self._keep = False
+        elif self._body is not None:
             self._body.feed(data)
         else:
             self._chunks.append(data)
@@ -250,7 +266,7 @@ class ServerConnection(asyncio.Protocol):
         assert call is not None
         pairs, read = self._pairs, self._read
         status = self._status
-        if b"connection" in read:
+        if read.get(b"connection", b"close").lower() not in (b"close", b"keep-alive"):
             pairs = without_named(pairs, read[b"connection"])
         length = read.get(b"content-length")
         if self._complete:
@@ -315,12 +331,21 @@ class ServerConnection(asyncio.Protocol):
             while chunk := await body.read():
                 self._transport.write(encode_chunk(chunk) if chunked else chunk)
                 if self._full:
-                    self._writable = Waiter()
-                    await self._writable
+                    await self._until_writable()
             if chunked:
                 self._transport.write(LAST_CHUNK)
         finally:
             body.close()
+
+    async def _until_writable(self) -> None:
+        """Wait for the service to read on, for `read_timeout` at most."""
+        watched = not self._deadline  # else the answer's body is under way, and its own timeout runs
+        if watched:
+            self._wait_until(self._timer.now() + self._pool.settings.read_timeout)
+        self._writable = Waiter()
+        await self._writable
+        if watched and self._body is None:
+            self._stop_waiting()
 
     def _body_sent(self, _result: None, error: BaseException | None) -> None:
         self._pump = None

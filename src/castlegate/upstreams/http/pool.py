@@ -41,6 +41,7 @@ class Pool:
         self._waiting: deque[_Wanted] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._sweeping = False
 
     def take_idle(self) -> ServerConnection | None:
         """A connection that is there, None if one must be waited for."""
@@ -86,18 +87,23 @@ class Pool:
         while self._waiting:
             wanted = self._waiting.popleft()
             if not wanted.done():
+                connection.handed_over = True
                 wanted.settle(connection)
                 return
+        connection.handed_over = True
         connection.idle_since = self.timer.now()
         self._idle.append(connection)
+        if not self._sweeping:
+            self._sweeping = True
+            asyncio.get_running_loop().call_later(self.settings.idle, self._sweep)
 
     def forget(self, connection: ServerConnection) -> None:
         """It is closed."""
         self._open -= 1
         if connection in self._idle:
             self._idle.remove(connection)
-        if self._waiting and self._open < self.settings.connections and not self._closing:
-            self._connect()
+        if connection.handed_over:
+            self._connect_for_the_waiting()
 
     def close(self) -> None:
         """Close the idle ones; the others close when their call is done."""
@@ -123,19 +129,47 @@ class Pool:
             self._failed(Kinds.CONNECT_TIMEOUT, "The service could not be reached in time.")
         except OSError:
             self._failed(Kinds.CONNECT, "The service could not be reached.")
-        except asyncio.CancelledError:
+        except BaseException:
             self._open -= 1
             raise
         else:
-            self.put_back(connection)
+            if connection.closed:  # `forget` was told
+                self._fail_one(Kinds.CONNECT, "The service closed the connection at once.")
+            else:
+                self.put_back(connection)
 
     def _failed(self, kind: Kind, detail: str) -> None:
         self._open -= 1
+        self._fail_one(kind, detail)
+
+    def _fail_one(self, kind: Kind, detail: str) -> None:
+        """Tell one of the waiting, whom the failed connection was for; the others get another try."""
         while self._waiting:
             wanted = self._waiting.popleft()
             if not wanted.done():
                 wanted.fail(_not_sent(kind, detail))
-                return
+                break
+        self._connect_for_the_waiting()
+
+    def _connect_for_the_waiting(self) -> None:
+        # The task that calls this from `_make` is still among `_connecting`.
+        if self._closing or self._open >= self.settings.connections:
+            return
+        if len(self._waiting) >= max(1, len(self._connecting)):
+            self._connect()
+
+    def _sweep(self) -> None:
+        """Close what has not been used for long; the longest unused stand first."""
+        now = self.timer.now()
+        while self._idle and self._idle[0].idle_since <= now - self.settings.idle:
+            connection = self._idle.popleft()
+            if not connection.closed:
+                self._open -= 1
+                connection.close()
+        self._sweeping = bool(self._idle) and not self._closing
+        if self._sweeping:
+            wait = self._idle[0].idle_since + self.settings.idle - now
+            asyncio.get_running_loop().call_later(wait, self._sweep)
 
 
 def _not_sent(kind: Kind, detail: str) -> CallFailed:

@@ -21,8 +21,9 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """At most so many to one instance."""
     waiting: Count = 1024
     """Requests that may wait for a connection; one more is answered 503."""
-    idle: Seconds = 60.0
-    """An unused connection is closed after this."""
+    idle: Seconds = 4.0
+    """An unused connection is closed after this. Shorter than what services keep them for (Node.js and uvicorn: 5 s):
+    who closes first decides whether a request meets a connection that is just being closed."""
     connect_timeout: Seconds = 1.0
     """For the connection to be made."""
     header_size: Size = 64 * 1024
@@ -30,7 +31,8 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     headers: Count = 200
     """Fields in an answer's head; more is a bad answer (502)."""
     read_timeout: Seconds = 30.0
-    """Between two reads of an answer's body; then it is cut."""
+    """Between two reads of an answer's body, and how long the service may take nothing of a request's; then it is
+    cut."""
 
 
 class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -71,7 +71,8 @@ class HttpUpstream:
         try:
             return await waiter
         except CallFailed as failed:
-            if not (reused and failed.kind is Kinds.RESET and call.idempotent and type(call.body) is bytes):
+            stale = reused and connection.silent and failed.kind is Kinds.RESET
+            if not (stale and call.idempotent and type(call.body) is bytes):
                 raise
             self._stale_retries.value += 1
             fresh = await pool.wait_for_one(self._patience(call))

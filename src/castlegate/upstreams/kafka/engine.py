@@ -266,9 +266,11 @@ class Engine:
         """Replies for this worker."""
         feed = self.pending.feed
         kinds = self.metrics.replies
-        for correlation_id, headers, value in batch:
-            kinds[feed(correlation_id, headers, value)].value += 1
-        self._inbox.finished()
+        try:
+            for correlation_id, headers, value in batch:
+                kinds[feed(correlation_id, headers, value)].value += 1
+        finally:
+            self._inbox.finished()  # else the inbox would hold back for good
         self.producers.poll()
 
     def _unidentified(self, count: int) -> None:
