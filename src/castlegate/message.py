@@ -201,6 +201,9 @@ class Body:
             self._error = ConnectionAbortedError("body closed by its reader")
             self._chunks.clear()
             self._waiting = 0
+            if self._paused:
+                self._paused = False
+                self._source.resume_body()
             self._source.drop_body()
 
 

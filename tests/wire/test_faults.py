@@ -1,5 +1,6 @@
 """Faults at both ends that would mix answers up, wait forever or grow without bound."""
 
+import json
 import socket
 import threading
 
@@ -78,6 +79,73 @@ def test_empty_lines_before_a_request_are_not_endless(gateway: Gateway, origin: 
         assert client.send(b"\r\n" + GET).read_answer()[0] == 200
         assert client.send(b"\r\n" * 1000 + GET).read_answer()[0] == 400
     assert len(origin.seen) == 1
+
+
+def _echo_path(connection: socket.socket, request: bytes) -> bool:
+    path = request.split(b" ")[1]
+    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(path), path))
+    return True
+
+
+@pytest.mark.parametrize("pipelined", [1, 2, 32])
+def test_requests_that_arrive_while_others_are_answered_keep_their_order(
+    start: Start, origin: Origin, pipelined: int
+) -> None:
+    gateway = start(f"""
+listen: {{address: "127.0.0.1:0", limits: {{pipelined: {pipelined}}}}}
+services: {{origin: {{http: ["http://127.0.0.1:{origin.port}"]}}}}
+defaults: {{public: true}}
+routes: {{"GET /a/{{n}}": {{call: origin}}}}
+""")
+    origin.script = _echo_path
+    for _ in range(10):
+        with Client(gateway.port) as client:
+            client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for index in range(40):
+                client.send(b"GET /a/%d HTTP/1.1\r\nHost: h\r\n\r\n" % index)
+            assert [client.read_answer()[2] for _ in range(40)] == [b"/a/%d" % index for index in range(40)]
+
+
+def test_a_pipelined_upload_that_stalls_is_answered_408(gateway: Gateway) -> None:
+    with Client(gateway.port) as client:
+        client.send(GET + b"POST /a/2 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+        assert [client.read_answer()[0], client.read_answer()[0]] == [200, 408]
+
+
+def test_tiny_chunks_do_not_hold_up_others(gateway: Gateway, origin: Origin) -> None:
+    """A body of one-byte chunks is decoded in turns, between which others are served."""
+    with Client(gateway.port) as busy, Client(gateway.port) as other:
+        busy.send(b"POST /a/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 900)
+        assert other.send(GET).read_answer()[0] == 200
+        assert busy.send(b"0\r\n\r\n").read_answer()[0] == 200
+    assert any(request.startswith(b"POST") for request in origin.seen)
+
+
+def test_a_call_that_was_sent_twice_is_never_said_to_be_not_sent(gateway: Gateway, origin: Origin) -> None:
+    put = b"PUT /a/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi"
+    with Client(gateway.port) as client:
+        assert client.send(put).read_answer()[0] == 200
+
+        def vanish(_connection: socket.socket, _request: bytes) -> bool:
+            origin.stop_listening()
+            return False
+
+        origin.script = vanish
+        status, _, body = client.send(put).read_answer()
+    assert (status, json.loads(body)["outcome"]) == (502, "unknown")
+    assert len(origin.seen) == 2
+
+
+def test_a_service_s_own_request_id_is_not_doubled(gateway: Gateway, origin: Origin) -> None:
+    origin.script = answer(OK.replace(b"\r\n\r\n", b"\r\nx-request-id: theirs\r\n\r\n"))
+    with Client(gateway.port) as client:
+        assert client.send(GET).read_until(b"ok").lower().count(b"x-request-id:") == 1
+
+
+def test_a_status_that_is_none_is_a_bad_answer(gateway: Gateway, origin: Origin) -> None:
+    origin.script = answer(OK.replace(b"200", b"099"))
+    with Client(gateway.port) as client:
+        assert client.send(GET).read_answer()[0] == 502
 
 
 def test_more_pipelined_requests_than_may_wait_are_answered_all_the_same(gateway: Gateway) -> None:

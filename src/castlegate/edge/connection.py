@@ -76,7 +76,7 @@ class ClientConnection(asyncio.Protocol):
         self._deaf = False  # what comes is thrown away: the connection ends with the answer
         self._head_since = 0.0  # loop time of the first byte of `_partial`
         self._empty_line = False  # one came before the head that is expected
-        self._body_held = False  # its reader is slow
+        self._bodies_held = 0  # whose readers are slow
         self._queue_held = False  # it is full, `_unread` waits
         self._unread = b""
         # Of what is being answered.
@@ -87,7 +87,9 @@ class ClientConnection(asyncio.Protocol):
         self._full = False
         self._sent = 0
         self._status = 0
+        self._buffered = 0  # bytes that the client had yet to take when the write timeout was set
         self._closing = False
+        self._lingering = False
 
     # asyncio's side.
 
@@ -147,7 +149,11 @@ class ClientConnection(asyncio.Protocol):
         """A timeout has passed."""
         self.expires = math.inf
         receiving = self._receiving
-        if self._closing:
+        buffered = self._transport.get_write_buffer_size()
+        if 0 < buffered < self._buffered and not self._lingering:
+            self._buffered = buffered
+            self.expires = self._now() + self._timeouts.write
+        elif self._closing:
             self.abort()
         elif self._full:
             logger.info("a client took nothing of its response in time: cut")
@@ -179,8 +185,9 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return
         if self._full:
+            self._buffered = self._transport.get_write_buffer_size()
             self.expires = self._now() + self._timeouts.write
-        elif self._receiving is not None and not (self._deaf or self._body_held or self._queue_held):
+        elif self._receiving is not None and not (self._deaf or self._bodies_held or self._queue_held):
             self.expires = self._now() + self._timeouts.body
         elif self._current is not None:
             self.expires = math.inf
@@ -199,22 +206,24 @@ class ClientConnection(asyncio.Protocol):
         if self._deaf and not self._transport.is_closing():
             self._transport.write_eof()
             self._transport.resume_reading()
+            self._lingering = True
             self.expires = self._now() + _LINGER
         else:
             self._deaf = True
+            self._buffered = self._transport.get_write_buffer_size()
             self._transport.close()
             self.expires = self._now() + self._timeouts.write
 
-    def _hold(self, *, body: bool, queue: bool) -> None:
+    def _hold(self, *, bodies: int, queue: bool) -> None:
         """Read nothing while either holds back."""
-        before = self._body_held or self._queue_held
-        self._body_held, self._queue_held = body, queue
-        if self._closing or before == (body or queue):
+        before, after = self._bodies_held or self._queue_held, bodies or queue
+        self._bodies_held, self._queue_held = bodies, queue
+        if self._closing or bool(before) == bool(after):
             return
-        if before:
-            self._transport.resume_reading()
-        else:
+        if after:
             self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     # Reading.
 
@@ -225,9 +234,17 @@ class ClientConnection(asyncio.Protocol):
             while data and not self._deaf:
                 if len(self._queue) >= self._limits.pipelined:
                     self._unread = data
-                    self._hold(body=self._body_held, queue=True)
+                    self._hold(bodies=self._bodies_held, queue=True)
                     return
-                data = self._receive_body(data) if self._receiving is not None else self._receive_head(data)
+                if self._receiving is None:
+                    data = self._receive_head(data)
+                    continue
+                data = self._receive_body(data)
+                if data and self._receiving is not None:  # a decoder's turn is over: others are served in between
+                    self._unread = data
+                    self._hold(bodies=self._bodies_held, queue=True)
+                    self._listener.loop.call_soon(self._go_on)
+                    return
         except RequestRefused as refusal:
             self._refuse(refusal)
 
@@ -385,8 +402,8 @@ class ClientConnection(asyncio.Protocol):
             done = not self._left
         else:
             chunks, rest = self._decoder.feed(data)
-            for chunk in chunks:
-                body.feed(chunk)
+            if chunks:
+                body.feed(b"".join(chunks))
             done = self._decoder.done
         if done:
             self._receiving = None
@@ -404,12 +421,12 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_body(self) -> None:
         """Its reader is slow: that is not the client's fault."""
-        self._hold(body=True, queue=self._queue_held)
+        self._hold(bodies=self._bodies_held + 1, queue=self._queue_held)
         self._rearm()
 
     def resume_body(self) -> None:
         """Its reader has caught up."""
-        self._hold(body=False, queue=self._queue_held)
+        self._hold(bodies=self._bodies_held - 1, queue=self._queue_held)
         self._rearm()
 
     def drop_body(self) -> None:
@@ -417,7 +434,6 @@ class ClientConnection(asyncio.Protocol):
         if self._receiving is not None:
             self._deaf = True
             self._receiving.keep_alive = False
-            self._hold(body=False, queue=self._queue_held)
             self._rearm()
 
     # Answering.
@@ -445,10 +461,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _accept(self, exchange: _Exchange) -> None:
         """Answer it, or queue it behind the one being answered."""
-        if self._current is None:
+        # Between an answer and the turn in which the next one begins, `_current` is None while others wait before it.
+        if self._current is None and not self._queue:
             self._begin(exchange)
-            return
-        self._queue.append(exchange)
+        else:
+            self._queue.append(exchange)
 
     def _begin(self, exchange: _Exchange) -> None:
         self._current = exchange
@@ -525,8 +542,10 @@ class ClientConnection(asyncio.Protocol):
     def _head(self, exchange: _Exchange, response: Response, length: int | None) -> bytes:
         """Status line and fields. `length` None: there is none to be said."""
         request = exchange.request
-        pairs: Pairs = [*response.headers.pairs, (b"x-request-id", request.id.encode())]
         index = response.headers.index
+        if b"x-request-id" in index:
+            response.headers.remove(b"x-request-id")
+        pairs: Pairs = [*response.headers.pairs, (b"x-request-id", request.id.encode())]
         if b"date" not in index:
             pairs.append((b"date", self._listener.date()))
         if length is not None:
@@ -540,6 +559,8 @@ class ClientConnection(asyncio.Protocol):
             pairs.append((b"transfer-encoding", b"chunked"))
         if not exchange.keep_alive:
             pairs.append((b"connection", b"close"))
+        elif not exchange.chunked:  # HTTP/1.0 asks to be told
+            pairs.append((b"connection", b"keep-alive"))
         return STATUS_LINES[response.status] + encode_fields(pairs) + b"\r\n"
 
     def _write(self, data: bytes) -> None:
@@ -576,8 +597,13 @@ class ClientConnection(asyncio.Protocol):
     def _begin_next(self) -> None:
         if self._queue and self._current is None and not self._closing:
             self._begin(self._queue.popleft())
-        if self._queue_held and len(self._queue) <= self._limits.pipelined // 2 and not self._closing:
-            self._hold(body=self._body_held, queue=False)
+        if len(self._queue) <= self._limits.pipelined // 2:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Process what stayed unread."""
+        if self._queue_held and not self._closing:
+            self._hold(bodies=self._bodies_held, queue=False)
             self._process(self._unread)
 
     def _account(self, exchange: _Exchange, *, cut: bool) -> None:

@@ -15,12 +15,14 @@ from types import FrameType
 
 from castlegate.config.addresses import parse_address
 from castlegate.document import Document, load
+from castlegate.telemetry.access_log import LOG_FLAGS, LOG_MODE
 from castlegate.upstreams.kafka.settings import EMBEDDED
 
 
 def run(config: Path) -> int:
     """Serve until told to stop; returns the exit status. Raises `ConfigError` and `OSError` (address in use)."""
     document = load(config).document
+    _check_log(document.access_log.path)
     listening, admin = _listen(document.listen.address), _listen(document.admin.address)
     broker = _start_broker() if document.kafka is not None and document.kafka.bootstrap == "embedded" else None
     try:
@@ -32,20 +34,43 @@ def run(config: Path) -> int:
 
 
 def _serve(config: Path, document: Document, listening: socket.socket, admin: socket.socket) -> int:
+    """Run the worker: it says through one pipe that it serves, and learns by the other's end that we are gone."""
+    ready, tell_ready = os.pipe()
+    alive, keep_alive = os.pipe()
+    handed = {"--listen": listening.fileno(), "--admin": admin.fileno(), "--ready": tell_ready, "--supervisor": alive}
     command = [sys.executable, "-m", "castlegate.server.worker", str(config)]
-    sockets = (listening.fileno(), admin.fileno())
-    arguments = ["--listen", str(sockets[0]), "--admin", str(sockets[1])]
-    worker = subprocess.Popen([*command, *arguments], pass_fds=sockets, start_new_session=True)  # noqa: S603
+    for name, descriptor in handed.items():
+        command += [name, str(descriptor)]
+    stopping = False
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        worker.send_signal(signal.SIGTERM if number != signal.SIGQUIT else number)
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        worker.terminate()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    worker = subprocess.Popen(command, pass_fds=tuple(handed.values()), start_new_session=True)  # noqa: S603
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    _announce(document, listening, admin)
+    os.close(tell_ready)
+    os.close(alive)
+    if os.read(ready, 1):
+        _announce(document, listening, admin)
     listening.close()
     admin.close()
-    return worker.wait()
+    status = worker.wait()
+    os.close(ready)
+    os.close(keep_alive)
+    # Stopped before it could listen for the signal, it dies of it: that is no failure either.
+    return 0 if stopping and status == -signal.SIGTERM else status
+
+
+def _check_log(path: str) -> None:
+    if path in ("stdout", "off"):
+        return
+    try:
+        os.close(os.open(path, LOG_FLAGS, LOG_MODE))
+    except OSError as error:
+        raise OSError(error.errno, f"the access log {path} cannot be written: {error.strerror}") from error
 
 
 def _announce(document: Document, listening: socket.socket, admin: socket.socket) -> None:

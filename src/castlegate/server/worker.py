@@ -1,6 +1,7 @@
 """One worker: a program of its own with one event loop, given its sockets by the supervisor.
 
-Started as `python -m castlegate.server.worker CONFIG --listen FD --admin FD`. SIGTERM: not ready, then drain, then 0.
+Started as `python -m castlegate.server.worker CONFIG --listen FD --admin FD --ready FD --supervisor FD`: it writes a
+byte to `--ready` once it serves, and stops when `--supervisor` ends. SIGTERM: not ready, then drain, then 0.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -30,6 +32,8 @@ from castlegate.server.admin import Readiness, admin_handlers
 from castlegate.telemetry.access_log import AccessLog
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
+
+logger = logging.getLogger("castlegate.worker")
 
 
 class Worker:
@@ -63,19 +67,23 @@ class Worker:
         )
         return Readiness(http, engine.state.reason)
 
-    async def run(self, listening: socket.socket, admin: socket.socket) -> None:
-        """Serve until SIGTERM or SIGINT, then drain."""
+    async def run(self, listening: socket.socket, admin: socket.socket, *, ready: int, supervisor: int) -> None:
+        """Serve until SIGTERM, SIGINT or the supervisor's end, then drain."""
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
+        loop.add_reader(supervisor, stopped.set)  # nothing is ever written to it: readable means ended
+        _allow_descriptors(self._generation.document.listen.limits.connections)
         await self._generation.start()
         await self._admin.start(admin)
         await self._listener.start(listening)
         # What was made at load lives as long as the worker: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        os.write(ready, b"1")
         await stopped.wait()
+        loop.remove_reader(supervisor)
         self._draining = True
         grace = self._generation.document.drain
         await self._listener.drain(grace)
@@ -101,7 +109,18 @@ def _router(handlers: dict[str, Handler]) -> Router[Route]:
 
 async def _run(arguments: argparse.Namespace) -> None:
     worker = Worker(arguments.config, arguments.instance)
-    await worker.run(socket.socket(fileno=arguments.listen), socket.socket(fileno=arguments.admin))
+    listening, admin = socket.socket(fileno=arguments.listen), socket.socket(fileno=arguments.admin)
+    await worker.run(listening, admin, ready=arguments.ready, supervisor=arguments.supervisor)
+
+
+def _allow_descriptors(connections: int) -> None:
+    """As many open files as the system lets us have; each client's connection may need another one to a service."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft != resource.RLIM_INFINITY and soft < connections:
+        logger.warning("%d open files are allowed, fewer than 'connections: %d' of 'listen'", soft, connections)
 
 
 def main() -> int:
@@ -110,6 +129,8 @@ def main() -> int:
     parser.add_argument("config")
     parser.add_argument("--listen", type=int, required=True)
     parser.add_argument("--admin", type=int, required=True)
+    parser.add_argument("--ready", type=int, required=True)
+    parser.add_argument("--supervisor", type=int, required=True)
     parser.add_argument("--instance", default=f"{socket.gethostname()}-{os.getppid()}")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:

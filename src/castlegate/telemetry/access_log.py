@@ -17,6 +17,8 @@ import msgspec
 
 from castlegate.telemetry.metrics import Counter
 
+LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+LOG_MODE = 0o640  # it holds addresses and paths: not for everyone
 MAX_BUFFERED = 64 * 1024  # lines waiting to be written
 _PERIOD = 0.1  # seconds between two writes
 
@@ -46,11 +48,7 @@ class AccessLog:
     """Where lines go: standard output or a file."""
 
     def __init__(self, path: str, redact: list[str], dropped: Counter) -> None:
-        self._fd = (
-            sys.stdout.fileno()
-            if path == "stdout"
-            else os.open(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        )
+        self._fd = sys.stdout.fileno() if path == "stdout" else os.open(Path(path), LOG_FLAGS, LOG_MODE)
         self._secret = frozenset(name.lower() for name in redact)
         self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []

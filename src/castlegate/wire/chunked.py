@@ -13,6 +13,7 @@ from castlegate.message import Pairs
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~]*)?")
 _TRAILER = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
 
+LINES_A_TURN = 1024  # size lines decoded by one `feed`, whatever it is given: about a millisecond's work
 LONGEST_LINE = 1024  # bytes of a chunk's size line with its extensions
 
 
@@ -32,10 +33,10 @@ class ChunkedDecoder:
         self.done = False
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        """The chunks' data, and what stands behind the body's end. Raises `RequestRefused`."""
+        """The chunks' data, and what stands behind the body's end or this turn's. Raises `RequestRefused`."""
         chunks: list[bytes] = []
         at = 0
-        while at < len(data) and not self.done:
+        while at < len(data) and not self.done and len(chunks) < LINES_A_TURN:
             if self._want == "data":
                 chunk = data[at : at + self._left]
                 chunks.append(chunk)

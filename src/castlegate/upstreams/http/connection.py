@@ -168,7 +168,7 @@ class ServerConnection(asyncio.Protocol):
         if self._head_done:
             return  # trailers are not passed on
         if name in HOP_BY_HOP or name == b"content-length":
-            if name in self._read and name != b"connection":
+            if name in self._read and name in (b"content-length", b"transfer-encoding"):
                 raise _bad("its length is ambiguous")
             self._read[name] = self._read[name] + b", " + value if name in self._read else value
         else:
@@ -179,6 +179,8 @@ class ServerConnection(asyncio.Protocol):
         if self._complete:
             return
         status = self._parser.get_status_code()
+        if not 100 <= status <= 999:
+            raise _bad("its status is none")
         if status < 200:
             self._interim += 1
             if self._interim > _MOST_INTERIM or status == 101:
@@ -287,10 +289,12 @@ class ServerConnection(asyncio.Protocol):
         self._waiter = None
         self.used = True
         if pump is not None or not self._keep or self._parser.should_upgrade():
+            self.closed = True
             if pump is not None:
                 pump.cancel()
-            self.closed = True
-            self._transport.close()
+                self._transport.abort()  # it may never take what is still to be written
+            else:
+                self._transport.close()
             self._pool.forget(self)
         else:
             self._pool.put_back(self)

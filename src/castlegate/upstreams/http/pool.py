@@ -127,7 +127,7 @@ class Pool:
                 _, connection = await loop.create_connection(lambda: ServerConnection(self), self._host, self._port)
         except TimeoutError:
             self._failed(Kinds.CONNECT_TIMEOUT, "The service could not be reached in time.")
-        except OSError:
+        except (OSError, UnicodeError):  # UnicodeError: a name that cannot be looked up
             self._failed(Kinds.CONNECT, "The service could not be reached.")
         except BaseException:
             self._open -= 1

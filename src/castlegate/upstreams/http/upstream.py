@@ -75,10 +75,13 @@ class HttpUpstream:
             if not (stale and call.idempotent and type(call.body) is bytes):
                 raise
             self._stale_retries.value += 1
-            fresh = await pool.wait_for_one(self._patience(call))
-            waiter = fresh.send(call, head)
-            connection = fresh
-            return await waiter
+            try:
+                connection = await pool.wait_for_one(self._patience(call))
+                waiter = connection.send(call, head)
+                return await waiter
+            except CallFailed as again:
+                # The first try was sent, whatever became of the second.
+                raise CallFailed(again.kind, Outcome.UNKNOWN, again.detail) from again
         finally:
             if not waiter.done():
                 connection.abandon()
