@@ -7,6 +7,7 @@ the log stalls, what exceeds the buffer is dropped and counted, and no request w
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from castlegate.telemetry.metrics import Counter
 
 LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 LOG_MODE = 0o640  # it holds addresses and paths: not for everyone
+_NAMES = re.compile(r"[\[\].]+")  # `user[token]` and `user.token` name a token too
 MAX_BUFFERED = 64 * 1024  # lines waiting to be written
 _PERIOD = 0.1  # seconds between two writes
 
@@ -75,7 +77,7 @@ class AccessLog:
         pairs = []
         for pair in query.decode("latin-1").split("&"):
             name, equals, value = pair.partition("=")
-            secret = equals and unquote_plus(name).lower() in self._secret
+            secret = equals and not self._secret.isdisjoint(_NAMES.split(unquote_plus(name).lower()))
             pairs.append(f"{name}=[redacted]" if secret else f"{name}{equals}{value}")
         return "&".join(pairs)
 
