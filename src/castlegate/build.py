@@ -16,14 +16,15 @@ from castlegate.document import Route as RouteSettings
 from castlegate.endpoints.call import CallPlan, call_endpoint
 from castlegate.endpoints.publish import publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
-from castlegate.message import Caller, Handler
+from castlegate.guards.retry import Retry
+from castlegate.message import Caller, Guard, Handler, stack
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.engine import Engine
-from castlegate.upstreams.kafka.settings import EMBEDDED
+from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.wire.timer import Timer
 
@@ -86,7 +87,7 @@ class Generation:
     def _upstream(self, name: str) -> Upstream:
         service = self.document.services[name]
         if service.http is not None:
-            return HttpUpstream(name, service.http, self._timer, self._registry)
+            return HttpUpstream(service.http, self._timer)
         assert service.kafka is not None, "the document was checked"
         assert self.engine is not None, "the document was checked"
         return self.engine.service(name, service.kafka)
@@ -99,10 +100,29 @@ class Generation:
             assert key is not None, "the document was checked"
             settings = self.document.effective(said)
             limits = settings.limits or RouteLimits()
-            handler = self._handler(said, settings, key, limits, at)
-            takes_options = key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings))
-            routes.append((key, Route(name, handler, limits.body, self._registry, takes_options=takes_options)))
+            timeout = self._timeout(said, settings)
+            route = Route(
+                name,
+                self._handler(settings, key, timeout, limits, at),
+                limits.body,
+                self._registry,
+                timeout=timeout,
+                takes_options=key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings)),
+            )
+            routes.append((key, route))
         return routes
+
+    def _operation(self, call: str) -> KafkaOperation | None:
+        """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
+        name, _, operation = call.partition(".")
+        kafka = self.document.services[name].kafka
+        return None if kafka is None else kafka.operations.get(operation)
+
+    def _timeout(self, said: RouteSettings, settings: RouteSettings) -> float:
+        """What the route says, else the operation, else the defaults."""
+        operation = None if settings.call is None else self._operation(settings.call)
+        of_operation = None if operation is None else operation.timeout
+        return said.timeout or of_operation or settings.timeout or DEFAULT_TIMEOUT
 
     def _forwards_method(self, settings: RouteSettings) -> bool:
         """Whether the service gets the client's own method."""
@@ -115,28 +135,27 @@ class Generation:
         caller = self._callers.get(call)
         if caller is None:
             name, _, operation = call.partition(".")
-            caller = self._callers[call] = self.upstreams[name].bind(operation)
+            upstream = self.upstreams[name]
+            guards: list[Guard] = []
+            if isinstance(upstream, HttpUpstream):
+                guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
+            caller = self._callers[call] = stack(upstream.bind(operation), guards)
         return caller
 
     def _handler(
-        self, said: RouteSettings, settings: RouteSettings, key: RouteKey, limits: RouteLimits, at: Place
+        self, settings: RouteSettings, key: RouteKey, timeout: float, limits: RouteLimits, at: Place
     ) -> Handler:
         """The endpoint inside the policies that the route uses, the first of them outermost."""
         scope = key.scope()
-        timeout = settings.timeout or DEFAULT_TIMEOUT
         if settings.publish is not None:
             assert self.engine is not None, "the document was checked"
             publisher = self.engine.publisher(settings.publish)
-            return publish_endpoint(
-                publisher, settings, timeout=timeout, now=self._timer.now, limit=limits.body, scope=scope, at=at
-            )
+            return publish_endpoint(publisher, settings, limit=limits.body, scope=scope, at=at)
         assert settings.call is not None, "the document was checked"
-        name, _, operation = settings.call.partition(".")
-        caller = self._caller(settings.call)
-        kafka = self.document.services[name].kafka
-        if kafka is not None and (known := kafka.operations.get(operation)) is not None:
-            settings = msgspec.structs.replace(settings, key=settings.key or known.key)
-            timeout = said.timeout or known.timeout or timeout
-        plan = CallPlan(settings, timeout, self._timer.now, scope, at, carries_fields=kafka is None)
-        whole = kafka is not None
-        return call_endpoint(plan, caller, settings, whole=whole, limit=limits.body, scope=scope, at=at)
+        call, operation = settings.call, self._operation(settings.call)
+        if operation is not None:
+            settings = msgspec.structs.replace(settings, key=settings.key or operation.key)
+        behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
+        plan = CallPlan(settings, timeout, scope, at, carries_fields=not behind_kafka)
+        caller = self._caller(call)
+        return call_endpoint(plan, caller, settings, whole=behind_kafka, limit=limits.body, scope=scope, at=at)

@@ -56,6 +56,7 @@ class Kinds:
     DRAINING = Kind("draining", 503, "Gateway shutting down", 1)
     # The service's side.
     CONNECT = Kind("connect", 502, "Service not reachable")
+    NO_ANSWER = Kind("no_answer", 502, "Service closed the connection without an answer")
     RESET = Kind("reset", 502, "Service broke off")
     BAD_ANSWER = Kind("bad_answer", 502, "Service gave no valid answer")
     SERVICE_ERROR = Kind("service_error", 500, "Service error")  # status of its own

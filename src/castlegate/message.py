@@ -5,9 +5,10 @@ Field names are lower-case bytes, values bytes as received; bodies are `bytes` w
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -24,52 +25,56 @@ _UNREAD: Any = object()
 
 
 class Headers:
-    """Fields in the order of arrival, by lower-case name."""
+    """Fields in the order of arrival. Immutable: what changes them makes new ones."""
 
-    __slots__ = ("_index", "pairs")
+    __slots__ = ("_wire", "lines")
 
-    def __init__(self, pairs: Pairs | None = None, index: dict[bytes, bytes] | None = None) -> None:
-        self.pairs: Pairs = [] if pairs is None else pairs
-        self._index = index
+    def __init__(self, lines: Sequence[bytes] = ()) -> None:
+        self.lines = lines  # each as it stands on the wire, name in lower case: `name: value` and CRLF
+        self._wire: bytes | None = None
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Of names in lower case and values."""
+        return cls([b"%b: %b\r\n" % pair for pair in pairs])
 
     @property
-    def index(self) -> dict[bytes, bytes]:
-        """Name to last value; built when first asked for."""
-        index = self._index
-        if index is None:
-            index = self._index = dict(self.pairs)
-        return index
+    def wire(self) -> bytes:
+        """All lines."""
+        wire = self._wire
+        if wire is None:
+            wire = self._wire = b"".join(self.lines)
+        return wire
+
+    def pairs(self) -> Pairs:
+        """Names and values."""
+        return [(name, value[:-2]) for name, _, value in [line.partition(b": ") for line in self.lines]]
 
     def get(self, name: bytes) -> bytes | None:
         """The value; of a field that repeats, all of them joined by commas (RFC 9110 §5.3)."""
-        index = self.index
-        value = index.get(name)
-        if value is None or len(index) == len(self.pairs):
-            return value
-        return b", ".join([v for n, v in self.pairs if n == name])
+        values = self.get_all(name)
+        return None if not values else values[0] if len(values) == 1 else b", ".join(values)
 
     def get_all(self, name: bytes) -> list[bytes]:
         """Every value of the field."""
-        return [v for n, v in self.pairs if n == name]
+        start = name + b": "
+        return [line[len(start) : -2] for line in self.lines if line.startswith(start)]
 
-    def add(self, name: bytes, value: bytes) -> None:
-        """Append a field."""
-        self.pairs.append((name, value))
-        self._index = None
+    def adding(self, name: bytes, value: bytes) -> Headers:
+        """With a field more."""
+        return Headers([*self.lines, b"%b: %b\r\n" % (name, value)])
 
-    def set(self, name: bytes, value: bytes) -> None:
-        """Replace every field of that name by one."""
-        self.remove(name)
-        self.add(name, value)
+    def setting(self, name: bytes, value: bytes) -> Headers:
+        """With one field in place of all of that name."""
+        return self.without(name).adding(name, value)
 
-    def remove(self, name: bytes) -> None:
-        """Drop every field of that name."""
-        if name in self.index:
-            self.pairs = [pair for pair in self.pairs if pair[0] != name]
-            self._index = None
+    def without(self, *names: bytes) -> Headers:
+        """Without the fields of these names."""
+        starts = tuple([name + b": " for name in names])
+        return Headers([line for line in self.lines if not line.startswith(starts)])
 
     def __contains__(self, name: bytes) -> bool:
-        return name in self.index
+        return b"\r\n%b: " % name in b"\r\n" + self.wire
 
 
 class BodySource(Protocol):
@@ -211,15 +216,13 @@ class Request:
     """A client's request, from its head on; made by the edge before routing."""
 
     __slots__ = (
-        "_json", "arrived", "body", "client",
-        "forwarded", "headers", "host", "id", "method", "on_end", "params", "path", "query",
-        "route", "scheme", "trace",
+        "_json", "arrived", "body", "client", "deadline", "forwarded", "headers", "host", "id", "method", "on_end",
+        "params", "path", "query", "route", "scheme", "trace",
     )  # fmt: skip
 
     def __init__(
         self,
-        *,
-        id: str,  # noqa: A002 - the field's name everywhere
+        id: bytes,  # noqa: A002 - the field's name everywhere
         trace: Trace,
         client: str,
         scheme: bytes,
@@ -242,7 +245,8 @@ class Request:
         self.headers = headers
         self.body = body
         self.arrived = arrived  # loop time of the head
-        self.forwarded: Pairs = []  # what services are told of client and proxies: Forwarded, X-Forwarded-*, Via
+        self.deadline = math.inf  # loop time; set when the last byte has arrived, the route's timeout from there
+        self.forwarded = b""  # what HTTP services are told of client and proxies: Forwarded, X-Forwarded-*, Via
         self.params = _NO_PARAMS
         self.route: Any = None
         self.on_end: list[Callable[[Ended], None]] | None = None
@@ -287,32 +291,37 @@ class Response:
 class Call:
     """What is asked of a service, whatever protocol it speaks."""
 
-    __slots__ = ("body", "deadline", "headers", "idempotent", "key", "method", "request", "target", "timeout")
+    __slots__ = ("body", "headers", "idempotent", "key", "method", "request", "target", "timeout", "tried")
 
     def __init__(
         self,
-        *,
         request: Request,
         method: bytes,
         target: bytes,
-        headers: Pairs,
+        headers: Headers,
         body: bytes | Body,
         key: bytes | None,
-        deadline: float,
         timeout: float,
+        *,
         idempotent: bool,
     ) -> None:
-        self.request = request  # whose id, trace and client go along
+        self.request = request  # whose id, trace, client and deadline go along
         self.method = method
         self.target = target  # path and query, for services that speak HTTP
-        self.headers = headers  # fields to send, hop-by-hop ones already gone
+        self.headers = headers  # to be sent, hop-by-hop fields already gone; not to be changed
         self.body = body
         self.key = key  # of the record, for services behind Kafka
-        self.deadline = (
-            deadline  # loop time; inf while the client still sends, then `timeout` counts from its last byte
-        )
-        self.timeout = timeout
+        self.timeout = timeout  # seconds, of this call; the request's deadline bounds it too
         self.idempotent = idempotent
+        self.tried: list[object] = []  # instances that it failed on
+
+    def until(self, now: float) -> float:
+        """Loop time at which it is out of time if it starts now. While the client still sends, there is no deadline
+        of the request yet: the call's own timeout then counts from whenever it is asked.
+        """
+        own = now + self.timeout
+        deadline = self.request.deadline
+        return own if own < deadline else deadline  # noqa: FURB136 - half the time of min()
 
 
 class Reply:
@@ -344,8 +353,18 @@ class Guard(Protocol):
         """The caller with this guard around it."""
 
 
-def stack(handler: Handler, policies: Iterable[Policy]) -> Handler:
-    """`handler` inside `policies`, the first of them outermost."""
-    for policy in reversed(list(policies)):
-        handler = policy.wrap(handler)
-    return handler
+T = TypeVar("T", Handler, Caller)
+
+
+class Wrapper(Protocol[T]):
+    """A policy or a guard."""
+
+    def wrap(self, inner: T) -> T:
+        """See both."""
+
+
+def stack(inner: T, wrappers: Iterable[Wrapper[T]]) -> T:
+    """`inner` inside policies or guards, the first of them outermost."""
+    for wrapper in reversed(list(wrappers)):
+        inner = wrapper.wrap(inner)
+    return inner

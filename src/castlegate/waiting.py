@@ -115,7 +115,7 @@ class DirectTask(Generic[T]):
         self._cancel_requested = False
 
     def start(self) -> None:
-        """Run to the first wait."""
+        """Run to the first wait; after each wait it goes on by itself."""
         self._advance()
 
     def cancel(self) -> None:

@@ -15,14 +15,14 @@ from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.wire.timer import Timer
 
-TRACE = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "01", None, b"vendor=1")
-REQUEST_ID = "6f1c3d5e7a9b0c2d4e6f8a0b1c2d3e4f"
+TRACE = Trace(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None, b"vendor=1")
+REQUEST_ID = b"6f1c3d5e7a9b0c2d4e6f8a0b1c2d3e4f"
 
 
 def make_request(headers: Pairs | None = None, trace: Trace = TRACE) -> Request:
     return Request(
         id=REQUEST_ID, trace=trace, client="192.0.2.1", scheme=b"http", host=b"gateway", method=b"POST", path=b"/",
-        query=b"", headers=Headers(headers), body=b"", arrived=0.0,
+        query=b"", headers=Headers.of(headers or []), body=b"", arrived=0.0,
     )  # fmt: skip
 
 
@@ -36,10 +36,9 @@ def make_call(
     client_headers: Pairs | None = None,
     trace: Trace = TRACE,
 ) -> Call:
-    return Call(
-        request=make_request(client_headers, trace), method=b"POST", target=b"/", headers=headers or [], body=body,
-        key=key, deadline=deadline, timeout=timeout, idempotent=False,
-    )  # fmt: skip
+    request = make_request(client_headers, trace)
+    request.deadline = deadline
+    return Call(request, b"POST", b"/", Headers.of(headers or []), body, key, timeout, idempotent=False)
 
 
 class Rig:

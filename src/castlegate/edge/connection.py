@@ -18,19 +18,19 @@ import math
 import termios
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from castlegate.edge.framing import Head, HeadReader
-from castlegate.errors import GatewayError, Kinds, Outcome, RequestRefused
-from castlegate.message import Body, Ended, Headers, Pairs, Request, Response
+from castlegate.edge.exchange import Exchange
+from castlegate.edge.framing import Fields, locate
+from castlegate.errors import GatewayError, Kinds, RequestRefused
+from castlegate.message import Body, Handler, Headers, Request, Response
 from castlegate.problem import problem
 from castlegate.routing.path import normalise
 from castlegate.routing.route import Route
-from castlegate.telemetry.access_log import Line
 from castlegate.telemetry.trace import acceptable_request_id, continue_trace
 from castlegate.waiting import DirectTask, Waiter
 from castlegate.wire.chunked import ChunkedDecoder
-from castlegate.wire.fields import LAST_CHUNK, STATUS_LINES, encode_chunk, encode_fields
+from castlegate.wire.fields import LAST_CHUNK, Malformed, encode_chunk
 
 if TYPE_CHECKING:
     from castlegate.edge.listener import Listener
@@ -39,28 +39,20 @@ logger = logging.getLogger("castlegate.edge")
 
 _HEAD_END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NO_BODY = frozenset((204, 304))
 _LINGER = 2.0  # seconds in which a client that is still sending may read its refusal
+_MOST_KEPT = 2048  # bytes of fields that a connection keeps for the next request
 _BIG = 64 * 1024  # bytes of body from which head and body are written apart
-
-
-class _Exchange:
-    """A request with what the connection must know to answer it."""
-
-    __slots__ = ("body", "chunked", "error", "handler", "keep_alive", "request", "route")
-
-    def __init__(self, request: Request, route: Route, *, keep_alive: bool, chunked: bool = True) -> None:
-        self.request = request
-        self.route = route
-        self.handler = route.handler
-        self.keep_alive = keep_alive
-        self.chunked = chunked  # whether the client understands the chunked coding: HTTP/1.0 does not
-        self.body: Body | None = None  # while it is still arriving
-        self.error: GatewayError | None = None  # it is refused: answered without its handler
 
 
 class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
+
+    __slots__ = (
+        "_bodies_held", "_buffered", "_closing", "_current", "_deaf", "_decoder", "_empty_line", "_fields", "_full",
+        "_head_since",
+        "_left", "_limits", "_lingering", "_listener", "_now", "_partial", "_peer", "_queue", "_queue_held", "_reader",
+        "_receiving", "_task", "_timeouts", "_transport", "_unread", "_writable", "expires",
+    )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         # For the connection's life.
@@ -68,15 +60,16 @@ class ClientConnection(asyncio.Protocol):
         self._limits = listener.settings.limits
         self._timeouts = listener.settings.timeouts
         self._now = listener.loop.time
-        self._reader = HeadReader(self._limits.headers, self._limits.uri)
+        self._reader = listener.reader
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._peer = ""
         self.expires = math.inf  # loop time; what has expired is told by the state
         # Of what is being read.
+        self._fields: Fields | None = None  # of the head before
         self._partial = bytearray()
         self._left = 0  # bytes of an announced body still to come
         self._decoder: ChunkedDecoder | None = None
-        self._receiving: _Exchange | None = None
+        self._receiving: Exchange | None = None
         self._deaf = False  # what comes is thrown away: the connection ends with the answer
         self._head_since = 0.0  # loop time of the first byte of `_partial`
         self._empty_line = False  # one came before the head that is expected
@@ -84,13 +77,11 @@ class ClientConnection(asyncio.Protocol):
         self._queue_held = False  # it is full, `_unread` waits
         self._unread = b""
         # Of what is being answered.
-        self._queue: deque[_Exchange] = deque()
-        self._current: _Exchange | None = None
+        self._queue: deque[Exchange] = deque()
+        self._current: Exchange | None = None
         self._task: DirectTask[None] | None = None
         self._writable: Waiter[None] | None = None
         self._full = False
-        self._sent = 0
-        self._status = 0
         self._buffered = 0  # bytes that the client had yet to take when the write timeout was set
         self._closing = False
         self._lingering = False
@@ -250,7 +241,9 @@ class ClientConnection(asyncio.Protocol):
                     self._hold(bodies=self._bodies_held, queue=True)
                     return
                 if self._receiving is None:
-                    data = self._receive_head(data)
+                    raw, data = self._cut_head(data)
+                    if raw:
+                        data = self._take(raw, data)
                     continue
                 data = self._receive_body(data)
                 if data and self._receiving is not None:  # a decoder's turn is over: others are served in between
@@ -261,43 +254,42 @@ class ClientConnection(asyncio.Protocol):
         except RequestRefused as refusal:
             self._refuse(refusal)
 
-    def _receive_head(self, data: bytes) -> bytes:
-        """Take a head from the front of `data`; what stands behind it is returned."""
+    def _cut_head(self, data: bytes) -> tuple[bytes, bytes]:
+        """A head from the front of `data`, empty if it is not complete, and what stands behind it."""
         if self._partial:
             start = max(0, len(self._partial) - 3)
             self._partial += data
-            end = self._partial.find(_HEAD_END, start)
-            if end >= 0:
+            end = self._partial.find(_HEAD_END, start) + 4
+            if end > 3:
                 data = bytes(self._partial)
                 self._partial.clear()
         else:
-            if data[:2] == b"\r\n":  # one empty line before the request line is passed over (RFC 9112 §2.2)
+            if data.startswith(b"\r\n"):  # one empty line before the request line is passed over (RFC 9112 §2.2)
                 if self._empty_line:
                     raise RequestRefused(Kinds.FRAMING, "There are empty lines before the request.")
                 self._empty_line = True
-                return data[2:]
-            end = data.find(_HEAD_END)
-            if end < 0:
+                return b"", data[2:]
+            end = data.find(_HEAD_END) + 4
+            if end <= 3:
                 self._partial += data
                 self._head_since = self._now()
                 self._rearm()
-        size = end + 4 if end >= 0 else len(self._partial)
-        if size > self._limits.header_size:
+        if (end if end > 3 else len(self._partial)) > self._limits.header_size:
             raise RequestRefused(Kinds.HEADERS_TOO_LARGE, f"The head is larger than {self._limits.header_size} bytes.")
-        if end < 0:
-            return b""
+        if end <= 3:
+            return b"", b""
         self._empty_line = False
-        if len(data) == size:
-            self._take(self._reader.read(data), b"")
-            return b""
-        return self._take(self._reader.read(data[:size]), data[size:])
+        return (data, b"") if len(data) == end else (data[:end], data[end:])
 
-    def _take(self, head: Head, rest: bytes) -> bytes:
+    def _take(self, raw: bytes, rest: bytes) -> bytes:
         """Make a request of a head and what has arrived behind it; what is left over is returned."""
-        exchange = self._exchange(head)
-        request = exchange.request
-        length = head.length
-        if not length and not head.chunked:
+        method, target, fields = self._reader.read(raw, self._fields)
+        if fields is not self._fields:
+            self._adopt(fields)
+        exchange = self._exchange(method, target, fields)
+        request, length = exchange.request, fields.length
+        request.deadline = request.arrived + exchange.route.timeout
+        if not length and not fields.chunked:
             self._accept(exchange)
             return rest
         if exchange.error is None and length > exchange.route.max_body:
@@ -311,18 +303,24 @@ class ClientConnection(asyncio.Protocol):
             request.body = rest[:length]
             self._accept(exchange)
             return rest[length:]
-        body = Body(self, length or None)
+        return self._take_stream(exchange, fields, rest)
+
+    def _take_stream(self, exchange: Exchange, fields: Fields, rest: bytes) -> bytes:
+        """The same for a body that is still arriving."""
+        request, limits = exchange.request, self._limits
+        request.deadline = math.inf
+        body = Body(self, fields.length or None)
         body.limit = exchange.route.max_body
-        if b"expect" in head.read:
-            if head.read[b"expect"].lower() != b"100-continue":
+        expected = fields.read.get(b"expect")
+        if expected is not None:
+            if expected.lower() != b"100-continue":
                 raise RequestRefused(Kinds.EXPECTATION, "Only 100-continue can be expected.")
-            if head.version and not rest:
+            if exchange.chunked and not rest:
                 body.on_wanted = lambda: self._send_continue(exchange)
         request.body = exchange.body = body
         self._receiving = exchange
-        self._left = length
-        limits = self._limits
-        self._decoder = ChunkedDecoder(limits.headers, limits.header_size) if head.chunked else None
+        self._left = fields.length
+        self._decoder = ChunkedDecoder(limits.headers, limits.header_size) if fields.chunked else None
         if rest:
             try:
                 rest = self._receive_body(rest)
@@ -336,46 +334,56 @@ class ClientConnection(asyncio.Protocol):
         self._accept(exchange)
         return rest
 
-    def _exchange(self, head: Head) -> _Exchange:
-        """The request of a head, with its route or what it is refused for."""
-        listener, read = self._listener, head.read
-        path, mark, query = head.target.partition(b"?")
-        request = Request(
-            id=acceptable_request_id(read.get(b"x-request-id")) or listener.ids.take(32),
-            trace=continue_trace(read.get(b"traceparent"), read.get(b"tracestate"), listener.ids),
-            client=listener.forwarding.client(self._peer, read),
-            scheme=b"http",
-            host=head.host,
-            method=head.method,
-            path=path,
-            query=query if mark else b"",
-            headers=Headers(head.pairs),
-            body=b"",
-            arrived=self._now(),
-        )
-        request.forwarded = listener.forwarding.fields(self._peer, b"http", head.host, read)
-        exchange = _Exchange(
-            request,
-            listener.unrouted,
-            keep_alive=head.keep_alive and not listener.draining,
-            chunked=head.version == 1,
-        )
-        try:
-            request.path = normalise(path)
-            self._find_route(exchange)
-        except RequestRefused as refusal:
-            exchange.error = refusal
-        return exchange
+    def _adopt(self, fields: Fields) -> None:
+        """What follows of fields for every request with them; the next one often repeats them."""
+        forwarding = self._listener.forwarding
+        fields.client = forwarding.client(self._peer, fields.read)
+        fields.forwarded = forwarding.fields(self._peer, b"http", fields.host, fields.read)
+        self._fields = fields if len(fields.block) <= _MOST_KEPT else None
 
-    def _find_route(self, exchange: _Exchange) -> None:
-        """Give it its route. Raises `RequestRefused`."""
-        request, router = exchange.request, self._listener.router
-        if request.method == b"OPTIONS" and not self._takes_options(request):
-            self._answer_options(exchange)
-            return
-        exchange.route, request.params = router.match(request.method, request.host, request.path)
-        exchange.handler = exchange.route.handler
-        request.route = exchange.route
+    def _exchange(self, method: bytes, target: bytes, fields: Fields) -> Exchange:
+        """The request of a head, with its route or what it is refused for."""
+        listener, read = self._listener, fields.read
+        host, forwarded = fields.host, fields.forwarded
+        if not target.startswith(b"/"):
+            host, target = locate(target)
+            forwarded = listener.forwarding.fields(self._peer, b"http", host, read)
+        path, _, query = target.partition(b"?")
+        request = Request(
+            acceptable_request_id(read.get(b"x-request-id")) or listener.ids.take(32),
+            continue_trace(read.get(b"traceparent"), read.get(b"tracestate"), listener.ids),
+            fields.client,
+            b"http",
+            host,
+            method,
+            path,
+            query,
+            fields.headers,
+            b"",
+            self._now(),
+        )
+        request.forwarded = forwarded
+        route, handler, error = listener.unrouted, listener.unrouted.handler, None
+        try:
+            request.path = path = normalise(path)
+            if method == b"OPTIONS" and not self._takes_options(request):
+                route, handler = self._options(request)
+            else:
+                route, request.params = listener.router.match(method, host, path)
+                handler = route.handler
+        except RequestRefused as refusal:
+            error = refusal
+        request.route = route
+        exchange = Exchange(
+            request,
+            route,
+            handler,
+            keep_alive=fields.keep_alive and not listener.draining,
+            chunked=fields.version == b"1",
+            agent=fields.agent,
+        )
+        exchange.error = error
+        return exchange
 
     def _takes_options(self, request: Request) -> bool:
         """Whether a route answers OPTIONS itself."""
@@ -384,23 +392,23 @@ class ClientConnection(asyncio.Protocol):
         except RequestRefused:
             return False
 
-    def _answer_options(self, exchange: _Exchange) -> None:
-        """Answer for the route. A preflight is counted as the route that it asks about, whose endpoint it must never
+    def _options(self, request: Request) -> tuple[Route, Handler]:
+        """The answer for a route. A preflight is counted as the route that it asks about, whose endpoint it must never
         reach: asking whether a DELETE is allowed is no DELETE (Fetch standard, CORS-preflight fetch).
         """
-        request, router = exchange.request, self._listener.router
+        listener, route = self._listener, self._listener.unrouted
         wanted = request.headers.get(b"access-control-request-method")
         if wanted is not None:
-            exchange.route = request.route = router.match(wanted, request.host, request.path)[0]
-        allow = router.allowed(request.host, request.path)
+            route = listener.router.match(wanted, request.host, request.path)[0]
+        allow = listener.router.allowed(request.host, request.path)
         if allow is None:
             raise RequestRefused(Kinds.NOT_FOUND)
-        response = Response(204, Headers([(b"allow", allow)]))
+        response = Response(204, Headers.of([(b"allow", allow)]))
 
         async def answer(_request: Request) -> Response:
             return response
 
-        exchange.handler = answer
+        return route, answer
 
     def _receive_body(self, data: bytes) -> bytes:
         """Feed the body that is arriving; what stands behind it is returned."""
@@ -414,11 +422,15 @@ class ClientConnection(asyncio.Protocol):
             body.feed(chunk)
             done = not self._left
         else:
-            chunks, rest = self._decoder.feed(data)
+            try:
+                chunks, rest = self._decoder.feed(data)
+            except Malformed as malformed:
+                raise RequestRefused(malformed.kind, malformed.detail) from malformed
             if chunks:
                 body.feed(b"".join(chunks))
             done = self._decoder.done
         if done:
+            exchange.request.deadline = self._now() + exchange.route.timeout
             self._receiving = None
             self._rearm()
             body.end(self._decoder.trailers if self._decoder is not None else None)
@@ -426,8 +438,8 @@ class ClientConnection(asyncio.Protocol):
             self._rearm()
         return rest
 
-    def _send_continue(self, exchange: _Exchange) -> None:
-        if exchange is self._current and not self._sent:
+    def _send_continue(self, exchange: Exchange) -> None:
+        if exchange is self._current and not exchange.sent:
             self._transport.write(_CONTINUE)
 
     # A body's source (message.BodySource).
@@ -462,17 +474,16 @@ class ClientConnection(asyncio.Protocol):
             receiving.body.fail(refusal)
             return
         listener = self._listener
+        trace = continue_trace(None, None, listener.ids)
         request = Request(
-            id=listener.ids.take(32),
-            trace=continue_trace(None, None, listener.ids),
-            client=self._peer, scheme=b"http", host=b"", method=b"-", path=b"-", query=b"", headers=Headers(),
-            body=b"", arrived=self._now(),
-        )  # fmt: skip
-        exchange = _Exchange(request, listener.unrouted, keep_alive=False)
+            listener.ids.take(32), trace, self._peer, b"http", b"", b"-", b"-", b"", Headers(), b"", self._now()
+        )
+        unrouted = listener.unrouted
+        exchange = Exchange(request, unrouted, unrouted.handler, keep_alive=False, chunked=True, agent=b"")
         exchange.error = refusal
         self._accept(exchange)
 
-    def _accept(self, exchange: _Exchange) -> None:
+    def _accept(self, exchange: Exchange) -> None:
         """Answer it, or queue it behind the one being answered."""
         # Between an answer and the turn in which the next one begins, `_current` is None while others wait before it.
         if self._current is None and not self._queue:
@@ -480,15 +491,13 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._queue.append(exchange)
 
-    def _begin(self, exchange: _Exchange) -> None:
+    def _begin(self, exchange: Exchange) -> None:
         self._current = exchange
-        self._sent = 0
-        self._status = 0
         self._rearm()
         self._task = DirectTask(self._answer(exchange), self._ended)
         self._task.start()
 
-    async def _answer(self, exchange: _Exchange) -> None:
+    async def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
         error = exchange.error
         if error is None:
@@ -497,53 +506,55 @@ class ClientConnection(asyncio.Protocol):
             except GatewayError as raised:
                 error = raised
             except Exception:
-                logger.exception("request %s failed inside of the gateway", request.id)
+                logger.exception("request %s failed inside of the gateway", request.id.decode())
                 error = GatewayError(Kinds.INTERNAL)
         if error is not None:
             if isinstance(error, RequestRefused):
                 self._listener.refused(error.kind.name)
-            response = problem(error, request.id, request.path.decode("latin-1"))
+            response = problem(error, request)
         exchange.error = response.error
-        await self._send(exchange, response)
-
-    async def _send(self, exchange: _Exchange, response: Response) -> None:
-        request, body = exchange.request, response.body
+        exchange.status = response.status
         if exchange.body is not None and not exchange.body.complete:
             exchange.keep_alive = False  # what is left of the request's body stands in the way of the next
         if self._listener.draining:
             exchange.keep_alive = False
-        self._status = response.status
-        bare = request.method == b"HEAD" or response.status in _NO_BODY
-        if type(body) is bytes:
-            head = self._head(exchange, response, None if bare else len(body))
-            if bare or not body:
-                self._write(head)
-            elif len(body) < _BIG:
-                self._write(head + body)
-            else:
-                self._write(head)
-                self._write(body)
+        body = response.body
+        if isinstance(body, bytes):
+            self._send_whole(exchange, response, body)
         else:
-            await self._send_stream(exchange, response, cast("Body", body), bare)
+            await self._send_stream(exchange, response, body)
         if self._full:
             self._writable = Waiter()
             await self._writable
 
-    async def _send_stream(self, exchange: _Exchange, response: Response, body: Body, bare: bool) -> None:
+    def _send_whole(self, exchange: Exchange, response: Response, body: bytes) -> None:
+        bare = exchange.bare(response)
+        data = exchange.head(response, None if bare else len(body), self._listener.date())
+        if not bare:
+            if len(body) >= _BIG:
+                self._write(exchange, data)
+                data = body
+            else:
+                data += body
+        exchange.sent += len(data)
+        self._transport.write(data)
+
+    async def _send_stream(self, exchange: Exchange, response: Response, body: Body) -> None:
+        bare = exchange.bare(response)
         try:
             chunked = body.length is None and exchange.chunked and not bare
             if body.length is None and not exchange.chunked:
                 exchange.keep_alive = False  # the end of the body is the end of the connection
-            self._write(self._head(exchange, response, None if bare or body.length is None else body.length))
+            self._write(exchange, exchange.head(response, None if bare else body.length, self._listener.date()))
             if bare:
                 return
             while chunk := await body.read():
-                self._write(encode_chunk(chunk) if chunked else chunk)
+                self._write(exchange, encode_chunk(chunk) if chunked else chunk)
                 if self._full:
                     self._writable = Waiter()
                     await self._writable
             if chunked:
-                self._write(LAST_CHUNK)
+                self._write(exchange, LAST_CHUNK)
         except GatewayError as error:
             # A cut body must not look complete: no last chunk, the connection is closed (RFC 9112 §8).
             exchange.error = error
@@ -552,32 +563,8 @@ class ClientConnection(asyncio.Protocol):
         finally:
             body.close()
 
-    def _head(self, exchange: _Exchange, response: Response, length: int | None) -> bytes:
-        """Status line and fields. `length` None: there is none to be said."""
-        request = exchange.request
-        index = response.headers.index
-        if b"x-request-id" in index:
-            response.headers.remove(b"x-request-id")
-        pairs: Pairs = [*response.headers.pairs, (b"x-request-id", request.id.encode())]
-        if b"date" not in index:
-            pairs.append((b"date", self._listener.date()))
-        if length is not None:
-            pairs.append((b"content-length", b"%d" % length))
-        elif (
-            exchange.chunked
-            and type(response.body) is not bytes
-            and response.status not in _NO_BODY
-            and request.method != b"HEAD"
-        ):
-            pairs.append((b"transfer-encoding", b"chunked"))
-        if not exchange.keep_alive:
-            pairs.append((b"connection", b"close"))
-        elif not exchange.chunked:  # HTTP/1.0 asks to be told
-            pairs.append((b"connection", b"keep-alive"))
-        return STATUS_LINES[response.status] + encode_fields(pairs) + b"\r\n"
-
-    def _write(self, data: bytes) -> None:
-        self._sent += len(data)
+    def _write(self, exchange: Exchange, data: bytes) -> None:
+        exchange.sent += len(data)
         self._transport.write(data)
 
     def _ended(self, _result: None, error: BaseException | None) -> None:
@@ -586,14 +573,14 @@ class ClientConnection(asyncio.Protocol):
         assert exchange is not None
         if isinstance(error, asyncio.CancelledError):
             exchange.keep_alive = False
-            self._status = self._status or Kinds.CLIENT_GONE.status
+            exchange.status = exchange.status or Kinds.CLIENT_GONE.status
         elif error is not None:
-            logger.error("answering request %s failed", exchange.request.id, exc_info=error)
+            logger.error("answering request %s failed", exchange.request.id.decode(), exc_info=error)
             exchange.keep_alive = False
             self.abort()
         if exchange.body is not None:
             exchange.body.close()
-        self._account(exchange, cut=error is not None)
+        exchange.account(self._listener, self._now(), cut=error is not None)
         self._current = self._task = None
         if not exchange.keep_alive:
             self._queue.clear()
@@ -619,45 +606,6 @@ class ClientConnection(asyncio.Protocol):
             self._hold(bodies=self._bodies_held, queue=False)
             self._process(self._unread)
 
-    def _account(self, exchange: _Exchange, *, cut: bool) -> None:
-        request, listener = exchange.request, self._listener
-        seconds = self._now() - request.arrived
-        exchange.route.count(self._status, seconds)
-        listener.bytes_out.value += self._sent
-        if request.on_end is not None:
-            ended = Ended(self._status, cut)
-            for told in request.on_end:
-                try:
-                    told(ended)
-                except Exception:
-                    logger.exception("what hangs on the end of request %s failed", request.id)
-        if listener.log is not None:
-            listener.log.write(_line(exchange, self._status, self._sent, seconds, listener.log))
-
 
 def _too_large(limit: int) -> RequestRefused:
     return RequestRefused(Kinds.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
-
-
-def _line(exchange: _Exchange, status: int, sent: int, seconds: float, log: Any) -> Line:
-    request, error = exchange.request, exchange.error
-    body = request.body
-    outcome: Outcome | None = None if error is None else error.outcome
-    return Line(
-        time=log.now(),
-        id=request.id,
-        trace=request.trace.trace_id,
-        client=request.client,
-        method=request.method.decode(),
-        host=request.host.decode("latin-1"),
-        path=request.path.decode("latin-1"),
-        query=log.redacted(request.query),
-        route=exchange.route.name,
-        status=status,
-        error="" if error is None else error.kind.name,
-        outcome="" if outcome is None else outcome.value,
-        bytes_in=len(body) if type(body) is bytes else cast("Body", body).received,
-        bytes_out=sent,
-        ms=round(seconds * 1000, 3),
-        agent=(request.headers.index.get(b"user-agent") or b"").decode("latin-1"),
-    )

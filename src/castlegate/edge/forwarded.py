@@ -9,8 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
-from castlegate.message import Pairs
-
 
 class Forwarding:
     """The rule of one listener."""
@@ -43,29 +41,32 @@ class Forwarding:
                 break
         return client
 
-    def fields(self, peer: str, scheme: bytes, host: bytes, read: dict[bytes, bytes]) -> Pairs:
-        """What goes to the services. `read` holds what the client sent under these names."""
+    def fields(self, peer: str, scheme: bytes, host: bytes, read: dict[bytes, bytes]) -> bytes:
+        """What goes to the services: lines with CRLF between. `read` holds what the client sent under these names."""
         via = read.get(b"via")
-        own_via = (b"via", self.via if via is None else via + b", " + self.via)
+        own_via = self.via if via is None else via + b", " + self.via
         if not (self._networks and self.trusts(peer)):
-            return [*_fresh(peer, scheme, host), own_via]
-        fields = dict(_fresh(peer, scheme, host))
+            return _fresh(peer, scheme, host, own_via)
+        fields = dict(_fields(peer, scheme, host))
         for name in (b"x-forwarded-for", b"forwarded"):
             if name in read:
                 fields[name] = read[name] + b", " + fields[name]
         said = {name: read[name] for name in read if name.startswith(b"x-forwarded-") and name != b"x-forwarded-for"}
-        fields |= said
-        return [*fields.items(), own_via]
+        return b"\r\n".join([b"%b: %b" % pair for pair in (fields | said | {b"via": own_via}).items()])
 
 
-@lru_cache(1024)  # a few hundred bytes each: the length of a host is bounded by the framing
-def _fresh(peer: str, scheme: bytes, host: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """The fields for a client whose word is not taken."""
+@lru_cache(1024)  # a few hundred bytes each, unless a client's `Via` is long
+def _fresh(peer: str, scheme: bytes, host: bytes, via: bytes) -> bytes:
+    """The lines for a client whose word is not taken."""
+    return b"\r\n".join([b"%b: %b" % pair for pair in (*_fields(peer, scheme, host), (b"via", via))])
+
+
+def _fields(peer: str, scheme: bytes, host: bytes) -> list[tuple[bytes, bytes]]:
     node = f'"[{peer}]"' if ":" in peer else peer
     quoted = host.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    return (
+    return [
         (b"x-forwarded-for", peer.encode()),
         (b"x-forwarded-proto", scheme),
         (b"x-forwarded-host", host),
         (b"forwarded", b'for=%b;proto=%b;host="%b"' % (node.encode(), scheme, quoted)),
-    )
+    ]

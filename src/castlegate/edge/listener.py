@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from castlegate.edge.connection import ClientConnection
 from castlegate.edge.forwarded import Forwarding
+from castlegate.edge.framing import HeadReader
 from castlegate.edge.settings import Listen
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -37,6 +38,7 @@ class Listener:
         self.unrouted = unrouted  # what requests count as that no route is for
         self.log = log
         self.ids = Ids()
+        self.reader = HeadReader(settings.limits.headers, settings.limits.uri)
         self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
         self.connections: set[ClientConnection] = set()
         self.draining = False

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import cast
-
 import msgspec
 
 from castlegate.config.references import NO_PARTS, Scope
@@ -13,11 +9,11 @@ from castlegate.config.report import Place
 from castlegate.config.templates import JsonTemplate, Sink, TextTemplate, compile_json, compile_text
 from castlegate.endpoints.settings import CallSettings
 from castlegate.errors import GatewayError
-from castlegate.message import Body, Call, Caller, Handler, Headers, Pairs, Request, Response
+from castlegate.message import Body, Call, Caller, Handler, Headers, Request, Response
 from castlegate.problem import problem
 
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
-_JSON = (b"content-type", b"application/json")
+_NO_HEADERS = Headers()
 
 
 class FieldRules:
@@ -26,7 +22,7 @@ class FieldRules:
     __slots__ = ("_names", "_set")
 
     def __init__(self, rules: dict[str, str | None], scope: Scope, at: Place) -> None:
-        self._names = frozenset(name.lower().encode() for name in rules)
+        self._names = [name.lower().encode() for name in rules]
         self._set = [
             (name.lower().encode(), compile_text(text, Sink.HEADER, scope, at.field(name)))
             for name, text in rules.items()
@@ -41,30 +37,28 @@ class FieldRules:
         """Whether a value comes from the body."""
         return any(template.needs_body for _, template in self._set)
 
-    def apply(self, pairs: Pairs, request: Request) -> Pairs:
-        """`pairs` as the rules want them."""
-        kept = [pair for pair in pairs if pair[0] not in self._names]
-        kept.extend((name, template.render(request, NO_PARTS)) for name, template in self._set)
-        return kept
+    def apply(self, headers: Headers, request: Request) -> Headers:
+        """New ones as the rules want them."""
+        changed = headers.without(*self._names)
+        for name, template in self._set:
+            changed = changed.adding(name, template.render(request, NO_PARTS))
+        return changed
 
 
 class CallPlan:
     """How one call is made of a request; compiled at load."""
 
+    __slots__ = (
+        "_add", "_carries_fields", "_fields", "_key", "_method", "_retargets", "_send", "_strip", "_target", "_timeout",
+        "needs_body",
+    )  # fmt: skip
+
     def __init__(
-        self,
-        settings: CallSettings,
-        timeout: float,
-        now: Callable[[], float],
-        scope: Scope,
-        at: Place,
-        *,
-        carries_fields: bool,
+        self, settings: CallSettings, timeout: float, scope: Scope, at: Place, *, carries_fields: bool
     ) -> None:
         """`carries_fields`: whether the client's own fields go along (HTTP), or only those that are set (Kafka)."""
         verb = settings.verb
         self._carries_fields = carries_fields
-        self._now = now
         self._timeout = timeout
         self._method = None if verb is None else verb.upper().encode()
         self._target: TextTemplate | None = None
@@ -72,11 +66,12 @@ class CallPlan:
             self._target = compile_text(getattr(settings, verb), Sink.TARGET, scope, at.field(verb))
         self._strip = (settings.strip_prefix or "").count("/")  # segments
         self._add = (settings.add_prefix or "").encode()
+        self._retargets = bool(self._target or self._strip or self._add)
         self._send: JsonTemplate | None = None
         if settings.send is not msgspec.UNSET:
             self._send = compile_json(settings.send, scope, at.field("send"))
         self._key = None if settings.key is None else compile_text(settings.key, Sink.KEY, scope, at.field("key"))
-        self._fields = FieldRules(settings.headers.request, scope, at.field("headers", "request"))
+        self._fields = FieldRules(settings.headers.request, scope, at.field("headers", "request")) or None
         templates = (self._target, self._send, self._key, self._fields)
         self.needs_body = any(template is not None and template.needs_body for template in templates)
 
@@ -84,26 +79,23 @@ class CallPlan:
         """The call. Raises `RequestRefused` where a reference is not to be had."""
         method = self._method or request.method
         body: bytes | Body = request.body
-        pairs = request.headers.pairs if self._carries_fields else []
+        headers = request.headers if self._carries_fields else _NO_HEADERS
         if self._send is not None:
             body = self._send.render(request, NO_PARTS)
-        if self._send is not None and self._carries_fields:
-            pairs = [pair for pair in pairs if pair[0] not in (b"content-type", b"content-encoding")]
-            pairs.append(_JSON)
+            if self._carries_fields:
+                headers = headers.without(b"content-encoding").setting(b"content-type", b"application/json")
         elif self._method in (b"GET", b"DELETE"):
             body = b""
-        if self._fields:
-            pairs = self._fields.apply(pairs, request)
-        now = self._now()
+        if self._fields is not None:
+            headers = self._fields.apply(headers, request)
         return Call(
-            request=request,
-            method=method,
-            target=self._target_of(request),
-            headers=pairs,
-            body=body,
-            key=None if self._key is None else self._key.render(request, NO_PARTS) or None,
-            deadline=now + self._timeout if type(body) is bytes else math.inf,
-            timeout=self._timeout,
+            request,
+            method,
+            self._target_of(request) if self._retargets or request.query else request.path,
+            headers,
+            body,
+            None if self._key is None else self._key.render(request, NO_PARTS) or None,
+            self._timeout,
             idempotent=method in _IDEMPOTENT,
         )
 
@@ -113,7 +105,9 @@ class CallPlan:
             if self._target.has_query or not request.query:
                 return target
         else:
-            target = self._add + _without_first(request.path, self._strip) if self._strip else self._add + request.path
+            target = _without_first(request.path, self._strip) if self._strip else request.path
+            if self._add:
+                target = self._add + target
             if not request.query:
                 return target
         return target + b"?" + request.query
@@ -131,18 +125,18 @@ def call_endpoint(
     """The handler. `whole`: the service wants the body in one piece; `limit` is the most it may be, in bytes."""
     response_fields = FieldRules(settings.headers.response, scope, at.field("headers", "response"))
     buffered = whole or plan.needs_body or response_fields.needs_body
+    fields = response_fields or None
+    success = settings.status
 
     async def handle(request: Request) -> Response:
         try:
-            if buffered and type(request.body) is not bytes:
-                request.body = await cast("Body", request.body).read_all(limit)
+            if buffered and not isinstance(request.body, bytes):
+                request.body = await request.body.read_all(limit)
             reply = await caller(plan.make(request))
+            headers = reply.headers if fields is None else fields.apply(reply.headers, request)
         except GatewayError as error:
-            return problem(error, request.id, request.path.decode("latin-1"))
-        headers = reply.headers
-        if response_fields:
-            headers = Headers(response_fields.apply(headers.pairs, request))
-        status = settings.status if settings.status is not None and reply.status == 200 else reply.status
+            return problem(error, request)
+        status = success if success is not None and reply.status == 200 else reply.status
         return Response(status, headers, reply.body)
 
     return handle

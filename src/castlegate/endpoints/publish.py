@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -64,8 +64,6 @@ def publish_endpoint(
     publisher: Publisher,
     settings: PublishedRoute,
     *,
-    timeout: float,
-    now: Callable[[], float],
     limit: int,
     scope: Scope,
     at: Place,
@@ -82,18 +80,16 @@ def publish_endpoint(
             body = request.body
             assert isinstance(body, bytes)
             value = send.render(request, NO_PARTS) if send is not None else body or b"{}"
-            headers: list[tuple[str, bytes]] = [
-                (name.decode("latin-1"), text) for name, text in fields.apply([], request)
-            ]
-            headers.append(("x-request-id", request.id.encode()))
+            headers = [(name.decode("latin-1"), text) for name, text in fields.apply(Headers(), request).pairs()]
+            headers.append(("x-request-id", request.id))
             headers.append(("traceparent", request.trace.traceparent))
             if request.trace.state is not None:
                 headers.append(("tracestate", request.trace.state))
             record_key = None if key is None else key.render(request, NO_PARTS) or None
-            ack = await publisher.publish(record_key, value, headers, now() + timeout)
+            ack = await publisher.publish(record_key, value, headers, request.deadline)
         except GatewayError as error:
-            return problem(error, request.id, request.path.decode("latin-1"))
+            return problem(error, request)
         document = {"topic": ack.topic, "partition": ack.partition, "offset": ack.offset}
-        return Response(202, Headers([(b"content-type", b"application/json")]), _ENCODE(document))
+        return Response(202, Headers.of([(b"content-type", b"application/json")]), _ENCODE(document))
 
     return handle

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
 from castlegate.message import Handler
+from castlegate.telemetry.access_log import json_text
 from castlegate.telemetry.metrics import Counter, Histogram, Registry
 
 
 class Route:
     """One route of a generation."""
 
-    __slots__ = ("_requests", "by_status", "handler", "max_body", "name", "seconds", "takes_options")
+    __slots__ = (
+        "_requests", "by_status", "handler", "json_name", "max_body", "name", "seconds", "takes_options", "timeout",
+    )  # fmt: skip
 
     def __init__(
-        self, name: str, handler: Handler, max_body: int, registry: Registry, *, takes_options: bool = False
+        self,
+        name: str,
+        handler: Handler,
+        max_body: int,
+        registry: Registry,
+        *,
+        timeout: float = math.inf,
+        takes_options: bool = False,
     ) -> None:
         self.name = name
+        self.json_name = json_text(name.encode())  # as it stands in the access log
+        self.timeout = timeout  # seconds from a request's last byte to the head of its answer
         self.handler = handler
         self.max_body = max_body  # bytes
         self.takes_options = takes_options  # else OPTIONS, preflights among them, are answered by the edge

@@ -5,32 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-T = TypeVar("T")
+from castlegate.message import Call
+
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Balancer(Protocol[T]):
-    """Chooses among instances; `tried` are those that this call has already failed on."""
+class Balancer(Protocol[T_co]):
+    """Chooses among the instances of a service."""
 
-    def choose(self, tried: Sequence[T]) -> T | None:
-        """The next instance, None if all were tried."""
+    def choose(self, call: Call) -> T_co:
+        """The next instance; one of `call.tried`, on which the call failed before, only if there is no other."""
 
 
-class RoundRobin(Balancer[T]):
+class RoundRobin(Balancer[T_co]):
     """One after the other."""
 
-    __slots__ = ("_instances", "_next")
+    __slots__ = ("_instances", "_latest")
 
-    def __init__(self, instances: Sequence[T]) -> None:
+    def __init__(self, instances: Sequence[T_co]) -> None:
         self._instances = list(instances)
-        self._next = 0
+        self._latest = len(instances) - 1
 
-    def choose(self, tried: Sequence[T]) -> T | None:
-        """The next in turn that was not tried."""
-        count = len(self._instances)
-        for _ in range(count):
-            at = self._next
-            self._next = at + 1 if at + 1 < count else 0
-            instance = self._instances[at]
-            if instance not in tried:
-                return instance
-        return None
+    def choose(self, call: Call) -> T_co:
+        """The next in turn."""
+        instances, tried, at = self._instances, call.tried, self._latest
+        for _ in instances:
+            at = (at + 1) % len(instances)
+            if not tried or instances[at] not in tried:
+                break
+        self._latest = at
+        return instances[at]

@@ -33,10 +33,10 @@ def admin_handlers(registry: Registry, readiness: Callable[[], Readiness]) -> di
 
     async def metrics(_request: Request) -> Response:
         text = registry.render().encode()
-        return Response(200, Headers([(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]), text)
+        return Response(200, Headers.of([(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]), text)
 
     return {"GET /health": health, "GET /ready": ready, "GET /metrics": metrics}
 
 
 def _json(status: int, document: dict[str, str]) -> Response:
-    return Response(status, Headers([(b"content-type", b"application/json")]), _ENCODE(document))
+    return Response(status, Headers.of([(b"content-type", b"application/json")]), _ENCODE(document))

@@ -13,44 +13,44 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 class Ids:
-    """Random hexadecimal ids, drawn from the system in blocks: one system call for many requests."""
+    """Random hexadecimal ids, drawn from the system in blocks: one system call for many requests.
+
+    An id of 16 digits is all zero, which W3C forbids, once in 2^64.
+    """
 
     __slots__ = ("_at", "_block")
 
     BLOCK = 4096  # bytes of entropy drawn at once
 
     def __init__(self) -> None:
-        self._block = ""
+        self._block = b""
         self._at = 0
 
-    def take(self, digits: int) -> str:
-        """An id of so many hexadecimal digits, never all zero."""
+    def take(self, digits: int) -> bytes:
+        """So many hexadecimal digits."""
         at = self._at
-        taken = self._block[at : at + digits]
-        if len(taken) < digits or taken.count("0") == digits:
-            self._block = os.urandom(self.BLOCK).hex()
-            self._at = 0
-            return self.take(digits)
-        self._at = at + digits
-        return taken
+        end = self._at = at + digits
+        if end > len(self._block):
+            self._block = os.urandom(self.BLOCK).hex().encode()
+            at, end = 0, digits
+            self._at = digits
+        return self._block[at:end]
 
 
 class Trace:
     """The trace a request belongs to and our own span in it."""
 
-    __slots__ = ("flags", "parent", "span_id", "state", "trace_id")
+    __slots__ = ("parent", "state", "traceparent")
 
-    def __init__(self, trace_id: str, span_id: str, flags: str, parent: str | None, state: bytes | None) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.flags = flags
+    def __init__(self, traceparent: bytes, parent: bytes | None, state: bytes | None) -> None:
+        self.traceparent = traceparent  # the field for the services behind us; names our span
         self.parent = parent  # span id of the caller
         self.state = state  # tracestate, passed on as it came
 
     @property
-    def traceparent(self) -> bytes:
-        """The field for the services behind us."""
-        return f"00-{self.trace_id}-{self.span_id}-{self.flags}".encode()
+    def trace_id(self) -> bytes:
+        """Its 32 digits."""
+        return self.traceparent[3:35]
 
 
 def continue_trace(traceparent: bytes | None, tracestate: bytes | None, ids: Ids) -> Trace:
@@ -58,12 +58,14 @@ def continue_trace(traceparent: bytes | None, tracestate: bytes | None, ids: Ids
     if traceparent is not None:
         match = _TRACEPARENT.fullmatch(traceparent)
         if match is not None and (match[1] != b"00" or match[5] is None):
-            return Trace(match[2].decode(), ids.take(16), match[4].decode(), match[3].decode(), tracestate)
-    return Trace(ids.take(32), ids.take(16), "01", None, None)
+            ours = b"00-%b-%b-%b" % (match[2], ids.take(16), match[4])
+            return Trace(ours, match[3], tracestate)
+    new = ids.take(48)
+    return Trace(b"00-%b-%b-01" % (new[:32], new[32:]), None, None)
 
 
-def acceptable_request_id(value: bytes | None) -> str | None:
+def acceptable_request_id(value: bytes | None) -> bytes | None:
     """A client's request id if it is safe to keep: at most 128 characters that mean nothing to a log or a header."""
     if value is None or _REQUEST_ID.fullmatch(value) is None:
         return None
-    return value.decode()
+    return value

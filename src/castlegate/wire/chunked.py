@@ -1,4 +1,4 @@
-"""The chunked transfer coding of requests, decoded strictly (RFC 9112 §7.1).
+"""The chunked transfer coding, decoded strictly (RFC 9112 §7.1).
 
 Stricter than llhttp, which bounds neither chunk extensions nor trailers. Sans-IO: bytes in, (data, rest) out.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 
-from castlegate.errors import Kinds, RequestRefused
+from castlegate.errors import Kinds
 from castlegate.message import Pairs
+from castlegate.wire.fields import Malformed
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~]*)?")
 _TRAILER = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
@@ -33,7 +34,7 @@ class ChunkedDecoder:
         self.done = False
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        """The chunks' data, and what stands behind the body's end or this turn's. Raises `RequestRefused`."""
+        """The chunks' data, and what stands behind the body's end or this turn's. Raises `Malformed`."""
         chunks: list[bytes] = []
         at = 0
         while at < len(data) and not self.done and len(chunks) < LINES_A_TURN:
@@ -50,7 +51,7 @@ class ChunkedDecoder:
             at += len(piece)
             self._line += piece
             if len(self._line) > (self._max_trailer_size if self._want == "trailers" else LONGEST_LINE):
-                raise RequestRefused(Kinds.FRAMING, "A line of the chunked body is too long.")
+                raise Malformed("A line of the chunked body is too long.")
             if end >= 0:
                 self._take_line()
         return chunks, data[at:]
@@ -59,16 +60,16 @@ class ChunkedDecoder:
         line = bytes(self._line)
         self._line.clear()
         if not line.endswith(b"\r\n"):
-            raise RequestRefused(Kinds.FRAMING, "A line of the chunked body does not end in CRLF.")
+            raise Malformed("A line of the chunked body does not end in CRLF.")
         line = line[:-2]
         if self._want == "data-end":
             if line:
-                raise RequestRefused(Kinds.FRAMING, "A chunk is longer than it says.")
+                raise Malformed("A chunk is longer than it says.")
             self._want = "size"
         elif self._want == "size":
             match = _SIZE_LINE.fullmatch(line)
             if match is None:
-                raise RequestRefused(Kinds.FRAMING, "A chunk's size is malformed.")
+                raise Malformed("A chunk's size is malformed.")
             self._left = int(match[1], 16)
             self._want = "data" if self._left else "trailers"
         elif line:
@@ -79,8 +80,8 @@ class ChunkedDecoder:
     def _take_trailer(self, line: bytes) -> None:
         self._trailer_size += len(line) + 2
         if len(self.trailers) >= self._max_trailers or self._trailer_size > self._max_trailer_size:
-            raise RequestRefused(Kinds.HEADERS_TOO_LARGE, "The trailers are too large.")
+            raise Malformed("The trailers are too large.", Kinds.HEADERS_TOO_LARGE)
         match = _TRAILER.fullmatch(line)
         if match is None:
-            raise RequestRefused(Kinds.FRAMING, "A trailer is malformed.")
+            raise Malformed("A trailer is malformed.")
         self.trailers.append((match[1].lower(), match[2]))

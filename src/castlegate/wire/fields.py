@@ -1,10 +1,15 @@
-"""Header fields as bytes on the wire: which belong to one connection only, and how a head is written."""
+"""Header fields on the wire: heads as lines, which fields belong to one connection only, how bodies are chunked.
+
+llhttp accepts or refuses a head; what its lines say is read here, and lines that say the same each time are read once.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from http import HTTPStatus
 
-from castlegate.message import Pairs
+from castlegate.errors import Kind, Kinds
 
 # Fields of one hop (RFC 9110 §7.6.1): read by the connection that they came over, never passed on.
 HOP_BY_HOP = frozenset(
@@ -12,20 +17,76 @@ HOP_BY_HOP = frozenset(
 )
 
 STATUS_LINES = {
-    status: b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode() if status in set(HTTPStatus) else b"")
+    status: b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode() if status in set(HTTPStatus) else b"")
     for status in range(100, 1000)
 }
 
+# What a peer says in every head, in few variants, and never a secret: only such lines are remembered.
+_STEADY = re.compile(
+    rb"accept(-.*)?|access-control-.*|cache-control|connection|content-(encoding|language|length|type)|date|dnt|host"
+    rb"|keep-alive|origin|pragma|priority|sec-.*|server|te|transfer-encoding|upgrade-insecure-requests|user-agent|vary|x-powered-by"
+)
+_MOST_REMEMBERED = 1024  # lines
+_LONGEST_REMEMBERED = 256  # bytes of one
+_NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
-def encode_fields(pairs: Pairs) -> bytes:
-    """`name: value` lines, each ended by CRLF."""
-    return b"\r\n".join(map(b": ".join, pairs)) + b"\r\n" if pairs else b""
+
+class Malformed(Exception):
+    """What a peer sent is no HTTP, or ambiguous; `kind` is of the client's side."""
+
+    def __init__(self, detail: str, kind: Kind = Kinds.FRAMING) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.kind = kind
 
 
-def without_named(pairs: Pairs, connection: bytes) -> Pairs:
-    """`pairs` without the fields that the `Connection` field names as being of this hop only."""
+class FieldReader:
+    """Takes the lines of heads apart: those to be passed on, and those that the connection reads itself.
+
+    `role` says of a name under which name the connection reads it; None: it is passed on.
+    """
+
+    __slots__ = ("_once", "_remembered", "_role")
+
+    def __init__(self, role: Callable[[bytes], bytes | None], once: frozenset[bytes]) -> None:
+        self._role = role
+        self._once = once  # fields that may stand in a head once only
+        self._remembered: dict[bytes, tuple[bytes | None, bytes]] = {}  # line → as `_learn` returns it
+
+    def read(self, lines: list[bytes], passed: list[bytes], read: dict[bytes, bytes]) -> None:
+        """Append to `passed` what is passed on, as `Headers.lines`; put the rest into `read`. Raises `Malformed`."""
+        remembered = self._remembered
+        for line in lines:
+            name, text = remembered.get(line) or self._learn(line)
+            if name is None:
+                passed.append(text)
+            elif name not in read:
+                read[name] = text
+            elif name in self._once:
+                raise Malformed(f"The field {name.decode()} is there more than once.")
+            else:
+                read[name] += b", " + text
+
+    def _learn(self, line: bytes) -> tuple[bytes | None, bytes]:
+        """Name and value of a field to be read; None and the line of one to be passed on."""
+        name, _, value = line.partition(b":")
+        if not _NAME.fullmatch(name):
+            raise Malformed("A header line is malformed.")
+        name = name.lower()
+        value = value.strip(b" \t")
+        role = self._role(name)
+        found = (None, b"%b: %b\r\n" % (name, value)) if role is None else (role, value)
+        if len(line) <= _LONGEST_REMEMBERED and _STEADY.fullmatch(name):
+            if len(self._remembered) >= _MOST_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[line] = found
+        return found
+
+
+def without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
+    """`lines` without the fields that the `Connection` field names as being of this hop only."""
     named = {name.strip().lower() for name in connection.split(b",")} - {b"close", b"keep-alive", b""}
-    return [pair for pair in pairs if pair[0] not in named] if named else pairs
+    return [line for line in lines if line.partition(b":")[0] not in named] if named else lines
 
 
 def encode_chunk(chunk: bytes) -> bytes:

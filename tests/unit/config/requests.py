@@ -16,7 +16,7 @@ def request(
     params: dict[str, str] | None = None,
 ) -> Request:
     made = Request(
-        id="1",
+        id=b"1",
         trace=_NO_TRACE,
         client="192.0.2.1",
         scheme=b"http",
@@ -24,7 +24,7 @@ def request(
         method=b"POST",
         path=path,
         query=query,
-        headers=Headers(list((headers or {}).items())),
+        headers=Headers.of((headers or {}).items()),
         body=body,
         arrived=0.0,
     )

@@ -10,30 +10,35 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-import httptools
-
 from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome
-from castlegate.message import Body, Call, Headers, Pairs, Reply
+from castlegate.message import Body, Call, Reply
+from castlegate.upstreams.http.framing import AnswerHead
 from castlegate.waiting import DirectTask, Waiter
-from castlegate.wire.fields import HOP_BY_HOP, LAST_CHUNK, encode_chunk, without_named
+from castlegate.wire.chunked import ChunkedDecoder
+from castlegate.wire.fields import LAST_CHUNK, Malformed, encode_chunk
 
 if TYPE_CHECKING:
     from castlegate.upstreams.http.pool import Pool
 
+_HEAD_END = b"\r\n\r\n"
 _MOST_INTERIM = 16  # 1xx answers before the final one
 
 
 class ServerConnection(asyncio.Protocol):
     """A connection of a pool."""
 
+    __slots__ = (
+        "_body", "_call", "_deadline", "_decoder", "_full", "_head", "_interim", "_last_read", "_left", "_partial",
+        "_pool", "_pump", "_silent", "_timer", "_transport", "_unread", "_waiter", "_writable", "closed",
+        "handed_over", "idle_since",
+    )  # fmt: skip
+
     def __init__(self, pool: Pool) -> None:
         # For the connection's life.
         self._pool = pool
         self._timer = pool.timer
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._parser = httptools.HttpResponseParser(self)
         self.closed = False
-        self.used = False  # a call was answered over it before
         self.handed_over = False  # to a call; until then its end is a failure to connect
         self.idle_since = 0.0
         self._writable: Waiter[None] | None = None
@@ -43,35 +48,30 @@ class ServerConnection(asyncio.Protocol):
         self._waiter: Waiter[Reply] | None = None
         self._deadline = 0.0  # under which it stands with the timer, 0 if it does not
         self._pump: DirectTask[None] | None = None
-        self._pairs: Pairs = []
-        self._read: dict[bytes, bytes] = {}
-        self._status = 0
+        self._silent = True  # not a byte of an answer came
+        self._partial = b""  # a head that is not complete
         self._interim = 0
-        self._head_size = 0
-        self._head_done = False
-        self._complete = False
-        self._keep = False
-        self._chunks: list[bytes] = []
+        self._head: AnswerHead | None = None  # whose body is arriving
+        self._left = 0  # bytes of it still to come, if announced
+        self._decoder: ChunkedDecoder | None = None
+        self._unread = b""  # behind a turn of the decoder
         self._body: Body | None = None
         self._last_read = 0.0
 
     # Pool's side.
 
-    def send(self, call: Call, head: bytes) -> Waiter[Reply]:
+    def send(self, call: Call, head: bytes, until: float) -> Waiter[Reply]:
         """Send a call; the waiter gets the answer's head with what has arrived of its body, or `CallFailed`."""
         self._call = call
-        self._pairs, self._read, self._chunks = [], {}, []
-        self._interim = self._head_size = 0
-        self._head_done = self._complete = False
-        self._body = None
+        self._silent = True
         waiter = self._waiter = Waiter()
         body = call.body
-        if type(body) is bytes:
+        if isinstance(body, bytes):
             self._transport.write(head + body if body else head)
-            self._wait_until(call.deadline)
+            self._wait_until(until)
         else:
             self._transport.write(head)
-            self._pump = DirectTask(self._send_body(cast("Body", body)), self._body_sent)
+            self._pump = DirectTask(self._send_body(body), self._body_sent)
             self._pump.start()
         return waiter
 
@@ -79,11 +79,6 @@ class ServerConnection(asyncio.Protocol):
         """The caller has gone: the answer, if it comes, is nobody's."""
         self._waiter = None
         self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
-
-    @property
-    def silent(self) -> bool:
-        """Whether not a byte of an answer came."""
-        return not self._head_size
 
     def close(self) -> None:
         """Close an idle connection."""
@@ -108,41 +103,30 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer."""
-        if self._call is None or self.closed:
+        call = self._call
+        if call is None or self.closed:
             self._break(_bad("bytes that nobody asked for"))  # or a 408 before the close of an idle connection
             return
-        if not self._head_done:
-            end = data.find(b"\r\n\r\n")
-            self._head_size += len(data) if end < 0 else end + 4
-            if self._head_size > self._pool.settings.header_size:
-                self._break(_bad("its head is too large"))
-                return
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._break(_bad("it switched protocols unasked"))
-            return
-        except httptools.HttpParserCallbackError as error:
-            self._break(error.__context__ if isinstance(error.__context__, CallFailed) else _bad("it is malformed"))
-            return
-        except httptools.HttpParserError:
-            if not self._complete:  # what follows the answer to a HEAD is not looked at
-                self._break(_bad("it is malformed"))
-                return
-            self._keep = False
-        self._deliver()
+            if self._head is None:
+                self._receive_head(call, self._partial + data if self._partial else data)
+            else:
+                self._receive_body(self._unread + data if self._unread else data)
+        except Malformed as malformed:
+            self._break(_bad(malformed.detail))
 
     def eof_received(self) -> None:
         """The instance sends no more; `connection_lost` follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed by the instance, or by us."""
+        head = self._head
         # Only an orderly end can be the end of a body: after a reset it is cut.
-        if exc is None and self._call is not None and self._head_done and not self._complete and self._until_close:
-            self._complete = True
-            self._keep = False
-            self._deliver()
-        self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN, "The service broke off its answer."))
+        if exc is None and head is not None and head.length is None and not head.chunked and not self.closed:
+            self._complete([], b"")
+            return
+        kind = Kinds.NO_ANSWER if self._silent else Kinds.RESET
+        self._break(CallFailed(kind, Outcome.UNKNOWN, "The service broke off its answer."))
 
     def pause_writing(self) -> None:
         """The instance reads slower than the client sends."""
@@ -155,140 +139,95 @@ class ServerConnection(asyncio.Protocol):
         if waiter is not None:
             waiter.settle(None)
 
-    # httptools' side.
+    # Reading.
 
-    def on_message_begin(self) -> None:
-        """An answer begins. One that nobody asked for is not passed on, and ends the connection."""
-        if self._complete:
-            self._keep = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field, or a trailer."""
-        name = name.lower()
-        if self._head_done:
-            return  # trailers are not passed on
-        if name in HOP_BY_HOP or name == b"content-length":
-            if name in self._read and name in (b"content-length", b"transfer-encoding"):
-                raise _bad("its length is ambiguous")
-            self._read[name] = self._read[name] + b", " + value if name in self._read else value
-        else:
-            self._pairs.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """The head is read."""
-        if self._complete:
-            return
-        status = self._parser.get_status_code()
-        if not 100 <= status <= 999:
-            raise _bad("its status is none")
-        if status < 200:
+    def _receive_head(self, call: Call, data: bytes) -> None:
+        """Take the answer's head off the front of `data`, past interim answers. Raises `Malformed`."""
+        self._silent = False
+        settings = self._pool.settings
+        while True:
+            end = data.find(_HEAD_END)
+            if (len(data) if end < 0 else end + 4) > settings.header_size:
+                raise Malformed("its head is too large")
+            if end < 0:
+                self._partial = data
+                return
+            head = self._pool.reader.read(data[: end + 4] if len(data) > end + 4 else data, call.method)
+            data = data[end + 4 :]
+            if head.status >= 200:
+                break
             self._interim += 1
-            if self._interim > _MOST_INTERIM or status == 101:
-                raise _bad("too many interim answers")
+            if self._interim > _MOST_INTERIM or head.status == 101:
+                raise Malformed("too many interim answers")
+        self._partial = b""
+        self._interim = 0
+        length = head.length
+        if length is not None and len(data) >= length:
+            self._head = head
+            self._complete([data[:length]], data[length:])
             return
-        if len(self._pairs) > self._pool.settings.headers:
-            raise _bad("it has too many header fields")
-        read = self._read
-        if b"content-length" in read and b"transfer-encoding" in read:
-            raise _bad("its length is ambiguous")
-        if read.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-            raise _bad("its transfer coding is unknown")
-        self._head_done = True
-        self._status = status
-        self._keep = self._parser.should_keep_alive()
-        call = self._call
-        if call is not None and call.method == b"HEAD":
-            # llhttp would take the next answer for this one's body.
-            self._complete = True
-            self._parser = httptools.HttpResponseParser(self)
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        if self._complete:  # behind the answer to a HEAD
-            self._keep = False
-        elif self._body is not None:
-            self._body.feed(data)
+        self._head = head
+        if head.chunked:
+            self._decoder = ChunkedDecoder(settings.headers, settings.header_size)
         else:
-            self._chunks.append(data)
+            self._left = length or 0
+        self._receive_body(data)
 
-    def on_message_complete(self) -> None:
-        """All of it is here; of an interim answer, nothing yet."""
-        if self._head_done:
-            self._complete = True
-        else:
-            self._pairs, self._read = [], {}
-
-    # A body's source (message.BodySource).
-
-    def pause_body(self) -> None:
-        """The client is slow."""
-        if not self.closed:
-            self._transport.pause_reading()
-
-    def resume_body(self) -> None:
-        """It has caught up."""
+    def _receive_body(self, data: bytes) -> None:
+        """More of the body. Raises `Malformed`."""
+        head, decoder = self._head, self._decoder
+        assert head is not None
         self._last_read = self._timer.now()
-        if not self.closed:
-            self._transport.resume_reading()
+        self._unread = b""
+        if decoder is not None:
+            chunks, rest = decoder.feed(data)
+            if decoder.done:
+                self._complete(chunks, rest)
+                return
+            if rest:  # a decoder's turn is over: others are served in between
+                self._unread = rest
+                asyncio.get_running_loop().call_soon(self._go_on)
+        elif head.length is None:
+            chunks = [data]
+        else:
+            chunks = [data[: self._left]]
+            rest = data[self._left :]
+            self._left -= len(chunks[0])
+            if not self._left:
+                self._complete(chunks, rest)
+                return
+        body = self._stream(head)
+        for chunk in chunks:
+            if chunk:
+                body.feed(chunk)
 
-    def drop_body(self) -> None:
-        """The client has gone."""
-        self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
+    def _go_on(self) -> None:
+        """Decode what stayed unread."""
+        unread = self._unread
+        if unread and self._head is not None:
+            self._unread = b""
+            self.data_received(unread)
 
-    # Within.
-
-    @property
-    def _until_close(self) -> bool:
-        return b"content-length" not in self._read and b"transfer-encoding" not in self._read
-
-    def _deliver(self) -> None:
-        """Pass on what the bytes just read have made of the answer."""
-        if not self._head_done:
-            return
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
+    def _stream(self, head: AnswerHead) -> Body:
+        """The body, delivered with the head before its first bytes are fed."""
+        body = self._body
+        if body is None:
+            body = self._body = Body(self, head.length)
             self._stop_waiting()
-            reply = self._reply()
-            if self._complete:
-                self._release()
-            else:
-                self._last_read = self._timer.now()
-                self._wait_until(self._last_read + self._pool.settings.read_timeout)
-            waiter.settle(reply)
-        elif self._body is not None:
-            self._last_read = self._timer.now()
-            if self._complete:
-                body = self._body
-                self._release()
-                body.end()
+            self._wait_until(self._last_read + self._pool.settings.read_timeout)
+            waiter, self._waiter = self._waiter, None
+            if waiter is not None:
+                waiter.settle(Reply(head.status, head.headers, body))
+        return body
 
-    def _reply(self) -> Reply:
-        call = self._call
-        assert call is not None
-        pairs, read = self._pairs, self._read
-        status = self._status
-        if read.get(b"connection", b"close").lower() not in (b"close", b"keep-alive"):
-            pairs = without_named(pairs, read[b"connection"])
-        length = read.get(b"content-length")
-        if self._complete:
-            if length is not None and (call.method == b"HEAD" or status == 304):
-                pairs.append((b"content-length", length))
-            return Reply(status, Headers(pairs), self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks))
-        body = self._body = Body(self, None if length is None else int(length))
-        for chunk in self._chunks:
-            body.feed(chunk)
-        return Reply(status, Headers(pairs), body)
-
-    def _release(self) -> None:
-        """The answer is complete: back to the pool, unless it cannot be used again."""
-        self._stop_waiting()
-        pump, self._pump = self._pump, None
-        self._call = None
-        self._body = None
-        self._waiter = None
-        self.used = True
-        if pump is not None or not self._keep or self._parser.should_upgrade():
+    def _complete(self, chunks: list[bytes], rest: bytes) -> None:
+        """The last bytes of the answer are here: back to the pool, unless the connection cannot be used again."""
+        head, body, waiter, pump = self._head, self._body, self._waiter, self._pump
+        assert head is not None
+        if self._deadline:
+            self._stop_waiting()
+        self._call = self._head = self._decoder = self._body = self._waiter = self._pump = None
+        if pump is not None or rest or not head.keep_alive:
             self.closed = True
             if pump is not None:
                 pump.cancel()
@@ -298,6 +237,34 @@ class ServerConnection(asyncio.Protocol):
             self._pool.forget(self)
         else:
             self._pool.put_back(self)
+        if body is not None:
+            for chunk in chunks:
+                if chunk:
+                    body.feed(chunk)
+            body.end()
+        elif waiter is not None:
+            whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            waiter.settle(Reply(head.status, head.headers, whole))
+
+    # A body's source (message.BodySource).
+
+    def pause_body(self) -> None:
+        """The client is slow."""
+        if not self.closed and self._body is not None:
+            self._transport.pause_reading()
+
+    def resume_body(self) -> None:
+        """It has caught up."""
+        self._last_read = self._timer.now()
+        if not self.closed and self._body is not None:
+            self._transport.resume_reading()
+
+    def drop_body(self) -> None:
+        """The client has gone."""
+        if self._body is not None:
+            self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
+
+    # Its end, timeouts and the request's body.
 
     def _break(self, error: BaseException) -> None:
         """Close for good; whoever waits is told `error`."""
@@ -310,7 +277,7 @@ class ServerConnection(asyncio.Protocol):
         body, self._body = self._body, None
         pump, self._pump = self._pump, None
         writable, self._writable = self._writable, None
-        self._call = None
+        self._call = self._head = None
         if pump is not None:
             pump.cancel()
         elif writable is not None:
@@ -359,7 +326,7 @@ class ServerConnection(asyncio.Protocol):
         elif error is not None and not isinstance(error, asyncio.CancelledError):
             self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
         elif error is None and call is not None and self._waiter is not None:
-            self._wait_until(self._timer.now() + call.timeout)
+            self._wait_until(call.until(self._timer.now()))
 
 
 def _bad(why: str) -> CallFailed:

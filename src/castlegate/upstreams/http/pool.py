@@ -11,6 +11,7 @@ from collections import deque
 
 from castlegate.errors import CallFailed, Kind, Kinds, Outcome
 from castlegate.upstreams.http.connection import ServerConnection
+from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.settings import HttpPool
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
@@ -30,8 +31,9 @@ class _Wanted(Waiter[ServerConnection]):
 class Pool:
     """Connections to `host:port`."""
 
-    def __init__(self, host: str, port: int, settings: HttpPool, timer: Timer) -> None:
+    def __init__(self, host: str, port: int, settings: HttpPool, reader: AnswerReader, timer: Timer) -> None:
         self.settings = settings
+        self.reader = reader
         self.timer = timer
         self.authority = (f"[{host}]" if ":" in host else host).encode() + b":%d" % port
         self._host = host
@@ -43,9 +45,9 @@ class Pool:
         self._closing = False
         self._sweeping = False
 
-    def take_idle(self) -> ServerConnection | None:
+    def take_idle(self, now: float) -> ServerConnection | None:
         """A connection that is there, None if one must be waited for."""
-        oldest = self.timer.now() - self.settings.idle
+        oldest = now - self.settings.idle
         while self._idle:
             connection = self._idle.pop()
             if connection.closed:
@@ -63,7 +65,7 @@ class Pool:
         wanted = _Wanted()
         self._waiting.append(wanted)
         wanted.deadline = deadline
-        self.timer.add(wanted, wanted.deadline)
+        self.timer.add(wanted, deadline)
         if self._open < self.settings.connections:
             self._connect()
         try:

@@ -1,20 +1,17 @@
-"""A service that speaks HTTP: chooses an instance, sends the call, gives the reply.
-
-A call that could not be sent goes to another instance, whatever its method. One that was sent over a connection which
-had been used before and was closed without a byte of answer is sent once more if it is idempotent: the instance closed
-the idle connection as we wrote to it (RFC 9112 §9.3.1).
-"""
+"""A service that speaks HTTP: chooses an instance, sends the call, gives the reply."""
 
 from __future__ import annotations
 
+import asyncio
+
 from castlegate.config.addresses import parse_origin
-from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.errors import CallFailed
 from castlegate.message import Call, Caller, Reply
 from castlegate.rules.balancing import Balancer, RoundRobin
-from castlegate.telemetry.metrics import Registry
+from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
-from castlegate.wire.fields import encode_fields
+from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
 _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
@@ -23,16 +20,19 @@ _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 class HttpUpstream:
     """One service and its instances."""
 
-    def __init__(self, name: str, settings: HttpService, timer: Timer, registry: Registry) -> None:
-        self._timer = timer
-        self._pools = [Pool(*parse_origin(instance), settings.pool, timer) for instance in settings.instances]
+    def __init__(self, settings: HttpService, timer: Timer) -> None:
+        self._now = timer.now
+        reader = AnswerReader(settings.pool.headers)
+        self._pools = [Pool(*parse_origin(each), settings.pool, reader, timer) for each in settings.instances]
         self._balancer: Balancer[Pool] = RoundRobin(self._pools)
-        self._host = None if settings.host is None else settings.host.encode()
-        retries = registry.counter(
-            "castlegate_upstream_retries_total", "Calls sent once more, by cause.", "service", "reason"
-        )
-        self._connect_retries = retries.child(name, "connect")
-        self._stale_retries = retries.child(name, "stale")
+        host = None if settings.host is None else settings.host.encode()
+        # What stands behind the target in the head of every call.
+        self._version = {pool: b" HTTP/1.1\r\nhost: %b\r\n" % (host or pool.authority) for pool in self._pools}
+
+    @property
+    def instances(self) -> int:
+        """How many there are."""
+        return len(self._pools)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -45,67 +45,38 @@ class HttpUpstream:
         return self._call
 
     async def _call(self, call: Call) -> Reply:
-        tried: list[Pool] = []
-        failure: CallFailed | None = None
-        while (pool := self._balancer.choose(tried)) is not None:
-            try:
-                return await self._ask(pool, call)
-            except CallFailed as failed:
-                if failed.outcome is not Outcome.NOT_SENT or self._timer.now() >= call.deadline:
-                    raise
-                failure = failed
-                tried.append(pool)
-                if len(tried) < len(self._pools):
-                    self._connect_retries.value += 1
-        assert failure is not None, "a service has at least one instance"
-        raise failure
-
-    async def _ask(self, pool: Pool, call: Call) -> Reply:
-        """Ask one instance."""
-        connection = pool.take_idle()
-        if connection is None:
-            connection = await pool.wait_for_one(self._patience(call))
-        head = self._head(pool, call)
-        reused = connection.used
-        waiter = connection.send(call, head)
+        """Ask one instance. Raises `CallFailed`, having noted the instance among those that were tried."""
+        pool = self._balancer.choose(call)
+        now = self._now()
+        until = call.until(now)
+        # After a failure idle connections are not to be trusted: they may have been closed like the last one.
+        connection = None if call.tried else pool.take_idle(now)
+        waiter: Waiter[Reply] | None = None
         try:
+            if connection is None:
+                connection = await pool.wait_for_one(until)
+            waiter = connection.send(call, self._head(pool, call), until)
             return await waiter
-        except CallFailed as failed:
-            stale = reused and connection.silent and failed.kind is Kinds.RESET
-            if not (stale and call.idempotent and type(call.body) is bytes):
-                raise
-            self._stale_retries.value += 1
-            try:
-                connection = await pool.wait_for_one(self._patience(call))
-                waiter = connection.send(call, head)
-                return await waiter
-            except CallFailed as again:
-                # The first try was sent, whatever became of the second.
-                raise CallFailed(again.kind, Outcome.UNKNOWN, again.detail) from again
-        finally:
-            if not waiter.done():
+        except CallFailed:
+            call.tried.append(pool)
+            raise
+        except asyncio.CancelledError:
+            if connection is not None and waiter is not None and not waiter.done():
                 connection.abandon()
-
-    def _patience(self, call: Call) -> float:
-        """Until when a connection may be waited for, also while the client still sends."""
-        return min(call.deadline, self._timer.now() + call.timeout)
+            raise
 
     def _head(self, pool: Pool, call: Call) -> bytes:
         request, body = call.request, call.body
-        pairs = [
-            *call.headers,
-            *request.forwarded,
-            (b"x-request-id", request.id.encode()),
-            (b"traceparent", request.trace.traceparent),
-        ]
-        if request.trace.state is not None:
-            pairs.append((b"tracestate", request.trace.state))
-        if type(body) is bytes:
-            if body or call.method not in _BODILESS:
-                pairs.append((b"content-length", b"%d" % len(body)))
-        elif body.length is None:  # type: ignore[union-attr]  # not bytes: a Body
-            pairs.append((b"transfer-encoding", b"chunked"))
+        if isinstance(body, bytes):
+            framing = b"content-length: %d\r\n" % len(body) if body or call.method not in _BODILESS else b""
+        elif body.length is None:
+            framing = b"transfer-encoding: chunked\r\n"
         else:
-            pairs.append((b"content-length", b"%d" % body.length))  # type: ignore[union-attr]
-        host = self._host or pool.authority
-        return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (call.method, call.target, host, encode_fields(pairs))
+            framing = b"content-length: %d\r\n" % body.length
+        trace = request.trace
+        if trace.state is not None:
+            framing += b"tracestate: %b\r\n" % trace.state
+        return b"%b %b%b%b%b\r\nx-request-id: %b\r\ntraceparent: %b\r\n%b\r\n" % (
+            call.method, call.target, self._version[pool], call.headers.wire, request.forwarded, request.id,
+            trace.traceparent, framing,
+        )  # fmt: skip

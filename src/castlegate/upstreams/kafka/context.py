@@ -37,7 +37,7 @@ class Forwarding:
 
 def said_by_endpoint(call: Call) -> SentHeaders:
     """The headers that come with the call."""
-    return [(name.decode("latin-1"), as_utf8(value)) for name, value in call.headers]
+    return [(name.decode("latin-1"), as_utf8(value)) for name, value in call.headers.pairs()]
 
 
 def add_context(headers: SentHeaders, call: Call, now: float, deadline: float) -> None:

@@ -6,7 +6,6 @@ and waits for its sink.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, Message
@@ -85,9 +84,7 @@ class Operation:
         """Ask the service. Raises `CallFailed`."""
         timer = self._timer
         now = timer.now()
-        deadline = call.deadline
-        if deadline == math.inf:
-            deadline = now + call.timeout
+        deadline = call.until(now)
         assert isinstance(call.body, bytes), "the endpoint buffers what goes to Kafka"
         if len(call.body) > self._max_record:
             raise not_sent(Kinds.RECORD_TOO_LARGE)

@@ -67,7 +67,7 @@ class FastStream:
 
 def _kind_sent(call: Call) -> tuple[str, bytes] | None:
     # What the endpoint says of a body it made goes before what the client said of its own.
-    kind = next((value for name, value in call.headers if name == b"content-type"), None)
+    kind = call.headers.get(b"content-type")
     if kind is None:
         kind = call.request.headers.get(b"content-type")
         if kind is None:

@@ -60,7 +60,7 @@ class Plain:
         if kind:
             if _is_json(kind):
                 check_json(value)
-            return Value(self._make.reply(headers, 200, (b"content-type", checked_field(kind)), value))
+            return Value(self._make.reply(headers, 200, b"content-type: %b\r\n" % checked_field(kind), value))
         if looks_like_json(value):
             check_json(value)
             return Value(self._make.reply(headers, 200, JSON, value))

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.message import Headers, Pairs, Reply
+from castlegate.message import Headers, Reply
 from castlegate.upstreams.kafka.dialects.dialect import ReceivedHeaders
 from castlegate.upstreams.kafka.settings import KafkaService
 
-JSON = (b"content-type", b"application/json")
-TEXT = (b"content-type", b"text/plain; charset=utf-8")
-BYTES = (b"content-type", b"application/octet-stream")
+JSON = b"content-type: application/json\r\n"
+TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+BYTES = b"content-type: application/octet-stream\r\n"
 
 _WITHOUT_BODY = (204, 205, 304)
 _LONGEST_DETAIL = 1000  # characters of a service's own words that a client is shown
@@ -59,7 +59,7 @@ def is_utf8(value: bytes) -> bool:
     return True
 
 
-def text_or_bytes(value: bytes) -> tuple[bytes, bytes]:
+def text_or_bytes(value: bytes) -> bytes:
     """The type of what is not JSON; bytes that are no UTF-8, or start with a schema registry's 0x00, are no text."""
     return TEXT if value[:1] != b"\0" and is_utf8(value) else BYTES
 
@@ -74,16 +74,16 @@ class ReplyMaker:
         self._fields = [(field.lower().encode("ascii"), header) for field, header in settings.reply_headers.items()]
         self._mapped = bool(self._status_header or self._fields)
 
-    def reply(self, headers: ReceivedHeaders, status: int, kind: tuple[bytes, bytes] | None, body: bytes) -> Reply:
-        """A success; `kind` is its content type."""
-        pairs: Pairs = [] if kind is None else [kind]
+    def reply(self, headers: ReceivedHeaders, status: int, kind: bytes | None, body: bytes) -> Reply:
+        """A success; `kind` is its field of the content type."""
+        fields = Headers([] if kind is None else [kind])
         if self._mapped:
             status = self.status(headers, status)
-            pairs = self._with_fields(headers, pairs)
+            fields = self._with_fields(headers, fields)
             if status in _WITHOUT_BODY:
-                pairs = [pair for pair in pairs if pair[0] != b"content-type"]
+                fields = fields.without(b"content-type")
                 body = b""
-        return Reply(status, Headers(pairs), body)
+        return Reply(status, fields, body)
 
     def status(self, headers: ReceivedHeaders, default: int) -> int:
         """The status that the record names; `default` where it names none."""
@@ -101,15 +101,15 @@ class ReplyMaker:
         status = self.status(headers, 0)
         return status if status >= 400 else None
 
-    def _with_fields(self, headers: ReceivedHeaders, pairs: Pairs) -> Pairs:
+    def _with_fields(self, headers: ReceivedHeaders, fields: Headers) -> Headers:
         for field, header in self._fields:
             value = headers.get(header)
             if value is None:
                 continue
             if field == b"content-type":
-                pairs = [pair for pair in pairs if pair[0] != field]
-            pairs.append((field, checked_field(value)))
-        return pairs
+                fields = fields.without(field)
+            fields = fields.adding(field, checked_field(value))
+        return fields
 
 
 def checked_field(value: bytes) -> bytes:

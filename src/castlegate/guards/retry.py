@@ -1,0 +1,67 @@
+"""One more try of a call that failed before anything of an answer came.
+
+A call that was never sent goes to another instance, whatever its method, until each has been tried. One that was sent,
+and whose connection was closed without a byte of an answer, is sent once more if it is idempotent and can be repeated:
+most often the instance closed an idle connection as we wrote to it (RFC 9112 §9.3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.message import Call, Caller, Reply
+from castlegate.telemetry.metrics import Registry
+
+_NOT_REACHED = (Kinds.CONNECT, Kinds.CONNECT_TIMEOUT)
+
+
+class Retry:
+    """Of one service."""
+
+    def __init__(self, service: str, instances: int, now: Callable[[], float], registry: Registry) -> None:
+        self._instances = instances
+        self._now = now
+        retries = registry.counter(
+            "castlegate_upstream_retries_total", "Calls sent once more, by cause.", "service", "reason"
+        )
+        self._connect_retries = retries.child(service, "connect")
+        self._answer_retries = retries.child(service, "no_answer")
+
+    def wrap(self, inner: Caller) -> Caller:
+        """The caller with this guard around it."""
+
+        async def call_again(call: Call, failed: CallFailed) -> Reply:
+            was_sent = False
+            while True:
+                if self._now() >= call.request.deadline:
+                    break
+                if failed.kind in _NOT_REACHED and failed.outcome is Outcome.NOT_SENT:
+                    if len(call.tried) >= self._instances:
+                        break
+                    self._connect_retries.value += 1
+                elif failed.kind is Kinds.NO_ANSWER and not was_sent and _repeatable(call):
+                    was_sent = True
+                    self._answer_retries.value += 1
+                else:
+                    break
+                try:
+                    return await inner(call)
+                except CallFailed as again:
+                    failed = again
+            if was_sent and failed.outcome is Outcome.NOT_SENT:
+                # The first try was sent, whatever became of the last.
+                raise CallFailed(failed.kind, Outcome.UNKNOWN, failed.detail) from failed
+            raise failed
+
+        async def call_with_retry(call: Call) -> Reply:
+            try:
+                return await inner(call)
+            except CallFailed as failed:
+                return await call_again(call, failed)
+
+        return call_with_retry
+
+
+def _repeatable(call: Call) -> bool:
+    return call.idempotent and isinstance(call.body, bytes)
