@@ -39,7 +39,7 @@ def check_context(headers: dict[str, str], correlation: str) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", headers[correlation])
     assert headers["traceparent"] == TRACE.traceparent.decode()
     assert headers["tracestate"] == "vendor=1"
-    assert headers["x-request-id"] == REQUEST_ID
+    assert headers["x-request-id"] == REQUEST_ID.decode()
     assert re.fullmatch(r"[0-9]{13}", headers["x-deadline-ms"])
 
 

@@ -18,7 +18,7 @@ from castlegate.message import Headers
 from castlegate.wire.fields import HOP_BY_HOP, FieldReader, Malformed, without_named
 
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
-_OTHER_VERSION = re.compile(rb"[A-Z-]+ [^ \r\n]+ HTTP/\d+(?:\.\d+)?\r\n")
+_OTHER_VERSION = re.compile(rb"[A-Z-]+ [^ \r\n]+ HTTP/(?!1\.[01]\r)\d+(?:\.\d+)?\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)(/[^#]*|\?[^#]*)?")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::[0-9]{1,5})?")
 _LONGEST_HOST = 262  # bytes: a name of 255 (RFC 1035 §2.3.4) and a port
