@@ -27,24 +27,16 @@ _UNREAD: Any = object()
 class Headers:
     """Fields in the order of arrival. Immutable: what changes them makes new ones."""
 
-    __slots__ = ("_wire", "lines")
+    __slots__ = ("lines", "wire")
 
     def __init__(self, lines: Sequence[bytes] = ()) -> None:
         self.lines = lines  # each as it stands on the wire, name in lower case: `name: value` and CRLF
-        self._wire: bytes | None = None
+        self.wire = b"".join(lines)
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Of names in lower case and values."""
         return cls([b"%b: %b\r\n" % pair for pair in pairs])
-
-    @property
-    def wire(self) -> bytes:
-        """All lines."""
-        wire = self._wire
-        if wire is None:
-            wire = self._wire = b"".join(self.lines)
-        return wire
 
     def pairs(self) -> Pairs:
         """Names and values."""

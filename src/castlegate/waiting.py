@@ -44,7 +44,12 @@ class Waiter(Generic[T]):
         """Give the value; whoever waits runs on before this returns."""
         if self._value is _PENDING and self._error is None:
             self._value = value
-            self._wake()
+            resume = self._resume
+            if resume is not None:
+                self._resume = None
+                resume()
+            else:
+                self._wake()
 
     def fail(self, error: BaseException) -> None:
         """Raise `error` in whoever waits."""

@@ -349,9 +349,14 @@ class ClientConnection(asyncio.Protocol):
             host, target = locate(target)
             forwarded = listener.forwarding.fields(self._peer, b"http", host, read)
         path, _, query = target.partition(b"?")
+        if fields.identified:
+            request_id = acceptable_request_id(read.get(b"x-request-id")) or listener.ids.take(32)
+            trace = continue_trace(read.get(b"traceparent"), read.get(b"tracestate"), listener.ids)
+        else:
+            request_id, trace = listener.ids.fresh()
         request = Request(
-            acceptable_request_id(read.get(b"x-request-id")) or listener.ids.take(32),
-            continue_trace(read.get(b"traceparent"), read.get(b"tracestate"), listener.ids),
+            request_id,
+            trace,
             fields.client,
             b"http",
             host,
@@ -474,10 +479,8 @@ class ClientConnection(asyncio.Protocol):
             receiving.body.fail(refusal)
             return
         listener = self._listener
-        trace = continue_trace(None, None, listener.ids)
-        request = Request(
-            listener.ids.take(32), trace, self._peer, b"http", b"", b"-", b"-", b"", Headers(), b"", self._now()
-        )
+        request_id, trace = listener.ids.fresh()
+        request = Request(request_id, trace, self._peer, b"http", b"", b"-", b"-", b"", Headers(), b"", self._now())
         unrouted = listener.unrouted
         exchange = Exchange(request, unrouted, unrouted.handler, keep_alive=False, chunked=True, agent=b"")
         exchange.error = refusal
@@ -493,7 +496,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, exchange: Exchange) -> None:
         self._current = exchange
-        self._rearm()
+        if self._full or self._receiving is not None:
+            self._rearm()
+        else:
+            self.expires = math.inf
         self._task = DirectTask(self._answer(exchange), self._ended)
         self._task.start()
 
@@ -580,7 +586,8 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
         if exchange.body is not None:
             exchange.body.close()
-        exchange.account(self._listener, self._now(), cut=error is not None)
+        now = self._now()
+        exchange.account(self._listener, now, cut=error is not None)
         self._current = self._task = None
         if not exchange.keep_alive:
             self._queue.clear()
@@ -590,9 +597,11 @@ class ClientConnection(asyncio.Protocol):
             self._listener.loop.call_soon(self._begin_next)
         elif self._listener.draining:
             self._close()
-        else:
-            self._head_since = self._now()  # the answer was waited for by us, not by who sends the next head
+        elif self._full or self._partial or self._receiving is not None:
+            self._head_since = now  # the answer was waited for by us, not by who sends the next head
             self._rearm()
+        else:
+            self.expires = now + self._timeouts.idle
 
     def _begin_next(self) -> None:
         if self._queue and self._current is None and not self._closing:

@@ -81,7 +81,7 @@ class Exchange:
             error, body = self.error, request.body
             log.write(
                 id=request.id,
-                trace=request.trace.trace_id,
+                trace=request.trace.traceparent[3:35],
                 client=request.client,
                 method=request.method,
                 host=request.host,

@@ -43,7 +43,8 @@ class Fields:
     """What the fields of a head say. Shared by the requests of a connection that repeat them."""
 
     __slots__ = (
-        "agent", "block", "chunked", "client", "forwarded", "headers", "host", "keep_alive", "length", "read",
+        "agent", "block", "chunked", "client", "forwarded", "headers", "host", "identified", "keep_alive", "length",
+        "read",
         "version",
     )  # fmt: skip
 
@@ -57,6 +58,7 @@ class Fields:
         self.chunked = False
         self.keep_alive = True
         self.agent = b""
+        self.identified = False  # whether they bring a request id or a trace
         # Set by the connection:
         self.client = ""  # address, behind trusted proxies the one they vouch for
         self.forwarded = b""  # see `message.Request`
@@ -104,6 +106,7 @@ class HeadReader:
         if agent is not None:  # read for the access log
             fields.agent = agent
             passed.append(b"user-agent: %b\r\n" % agent)
+        fields.identified = b"x-request-id" in fields.read or b"traceparent" in fields.read
         _frame(fields, passed)
         fields.host = _host(fields)
         return fields
@@ -139,7 +142,7 @@ def _validate(raw: bytes, line_ends: int) -> None:
         pass  # not offered: the request is answered as if it had not asked (RFC 9110 §7.8)
     except httptools.HttpParserError as error:
         raise RequestRefused(Kinds.FRAMING, "The request's head is malformed.") from error
-    if raw.count(b"\n") != line_ends or raw.count(b"\r") != line_ends:
+    if raw.count(b"\n") != line_ends:
         raise RequestRefused(Kinds.FRAMING, "A header line is malformed.")
 
 

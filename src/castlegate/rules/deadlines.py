@@ -6,6 +6,7 @@ the due ones cost the same however many wait. Does no I/O and reads no clock: `n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 GRAIN = 0.02  # seconds a bucket spans: how late an expiry may be found
@@ -17,9 +18,11 @@ E = TypeVar("E")
 class Deadlines(Generic[E]):
     """Entries by the time they are due. An entry is added and removed with the same deadline."""
 
-    __slots__ = ("_buckets", "_count", "_next")
+    __slots__ = ("_buckets", "_count", "_next", "_wake")
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """`wake` is called when an entry stands in a grain of its own, as the first one always does."""
+        self._wake = wake
         self._buckets: dict[int, set[E]] = {}
         self._count = 0
         self._next = 0  # no bucket below this one exists
@@ -35,6 +38,7 @@ class Deadlines(Generic[E]):
             bucket = self._buckets[grain] = set()
             if len(self._buckets) == 1 or grain < self._next:
                 self._next = grain
+            self._wake()
         bucket.add(entry)
         self._count += 1
 

@@ -36,6 +36,11 @@ class Ids:
             self._at = digits
         return self._block[at:end]
 
+    def fresh(self) -> tuple[bytes, Trace]:
+        """The id of a request that brings none, and a trace, sampled."""
+        new = self.take(80)
+        return new[:32], Trace(b"00-%b-%b-01" % (new[32:64], new[64:]), None, None)
+
 
 class Trace:
     """The trace a request belongs to and our own span in it."""

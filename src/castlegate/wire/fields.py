@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import NamedTuple
 
 from castlegate.errors import Kind, Kinds
 
@@ -26,8 +27,9 @@ _STEADY = re.compile(
     rb"accept(-.*)?|access-control-.*|cache-control|connection|content-(encoding|language|length|type)|date|dnt|host"
     rb"|keep-alive|origin|pragma|priority|sec-.*|server|te|transfer-encoding|upgrade-insecure-requests|user-agent|vary|x-powered-by"
 )
-_MOST_REMEMBERED = 1024  # lines
-_LONGEST_REMEMBERED = 256  # bytes of one
+_MOST_REMEMBERED = 1024  # lines, and names
+_LONGEST_REMEMBERED = 256  # bytes of a line
+_LONGEST_NAME = 64  # bytes of one that is remembered
 _NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -46,11 +48,12 @@ class FieldReader:
     `role` says of a name under which name the connection reads it; None: it is passed on.
     """
 
-    __slots__ = ("_once", "_remembered", "_role")
+    __slots__ = ("_names", "_once", "_remembered", "_role")
 
     def __init__(self, role: Callable[[bytes], bytes | None], once: frozenset[bytes]) -> None:
         self._role = role
         self._once = once  # fields that may stand in a head once only
+        self._names: dict[bytes, _Name] = {}  # as peers write them
         self._remembered: dict[bytes, tuple[bytes | None, bytes]] = {}  # line → as `_learn` returns it
 
     def read(self, lines: list[bytes], passed: list[bytes], read: dict[bytes, bytes]) -> None:
@@ -69,18 +72,34 @@ class FieldReader:
 
     def _learn(self, line: bytes) -> tuple[bytes | None, bytes]:
         """Name and value of a field to be read; None and the line of one to be passed on."""
-        name, _, value = line.partition(b":")
-        if not _NAME.fullmatch(name):
-            raise Malformed("A header line is malformed.")
-        name = name.lower()
+        written, _, value = line.partition(b":")
+        name = self._names.get(written) or self._learn_name(written)
         value = value.strip(b" \t")
-        role = self._role(name)
-        found = (None, b"%b: %b\r\n" % (name, value)) if role is None else (role, value)
-        if len(line) <= _LONGEST_REMEMBERED and _STEADY.fullmatch(name):
+        found = (None, b"%b: %b\r\n" % (name.lower, value)) if name.role is None else (name.role, value)
+        if name.steady and len(line) <= _LONGEST_REMEMBERED:
             if len(self._remembered) >= _MOST_REMEMBERED:
                 self._remembered.clear()
             self._remembered[line] = found
         return found
+
+    def _learn_name(self, written: bytes) -> _Name:
+        if not _NAME.fullmatch(written):
+            raise Malformed("A header line is malformed.")
+        lower = written.lower()
+        name = _Name(lower, self._role(lower), _STEADY.fullmatch(lower) is not None)
+        if len(written) <= _LONGEST_NAME:
+            if len(self._names) >= _MOST_REMEMBERED:
+                self._names.clear()
+            self._names[written] = name
+        return name
+
+
+class _Name(NamedTuple):
+    """What is known of a field's name."""
+
+    lower: bytes
+    role: bytes | None
+    steady: bool
 
 
 def without_named(lines: list[bytes], connection: bytes) -> list[bytes]:

@@ -21,24 +21,20 @@ class Expires(Protocol):
 class Timer:
     """Deadlines on the loop's clock; costs nothing while nobody waits."""
 
-    __slots__ = ("_deadlines", "_loop", "_running", "now")
+    __slots__ = ("_deadlines", "_loop", "_running", "add", "now", "remove")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._deadlines: Deadlines[Expires] = Deadlines()
+        self._deadlines: Deadlines[Expires] = Deadlines(self._wake)
         self._running = False
         self.now = loop.time
+        self.add = self._deadlines.add  # (entry, deadline): call `entry.expire()` once that loop time has passed
+        self.remove = self._deadlines.remove  # it was settled in time
 
-    def add(self, entry: Expires, deadline: float) -> None:
-        """Call `entry.expire()` once when `deadline` (loop time) has passed."""
-        self._deadlines.add(entry, deadline)
+    def _wake(self) -> None:
         if not self._running:
             self._running = True
             self._loop.call_later(GRAIN, self._tick)
-
-    def remove(self, entry: Expires, deadline: float) -> None:
-        """It was settled in time."""
-        self._deadlines.remove(entry, deadline)
 
     def _tick(self) -> None:
         for entry in self._deadlines.due(self._loop.time()):

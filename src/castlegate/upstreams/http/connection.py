@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from castlegate.upstreams.http.pool import Pool
 
 _HEAD_END = b"\r\n\r\n"
+_MOST_KEPT = 2048  # bytes of a head that a connection keeps for the next answer
 _MOST_INTERIM = 16  # 1xx answers before the final one
 
 
@@ -28,7 +29,8 @@ class ServerConnection(asyncio.Protocol):
     """A connection of a pool."""
 
     __slots__ = (
-        "_body", "_call", "_deadline", "_decoder", "_full", "_head", "_interim", "_last_read", "_left", "_partial",
+        "_body", "_call", "_deadline", "_decoder", "_full", "_head", "_interim", "_last_head", "_last_read", "_left",
+        "_partial",
         "_pool", "_pump", "_silent", "_timer", "_transport", "_unread", "_waiter", "_writable", "closed",
         "handed_over", "idle_since",
     )  # fmt: skip
@@ -51,6 +53,7 @@ class ServerConnection(asyncio.Protocol):
         self._silent = True  # not a byte of an answer came
         self._partial = b""  # a head that is not complete
         self._interim = 0
+        self._last_head: AnswerHead | None = None  # services often repeat it
         self._head: AnswerHead | None = None  # whose body is arriving
         self._left = 0  # bytes of it still to come, if announced
         self._decoder: ChunkedDecoder | None = None
@@ -152,7 +155,7 @@ class ServerConnection(asyncio.Protocol):
             if end < 0:
                 self._partial = data
                 return
-            head = self._pool.reader.read(data[: end + 4] if len(data) > end + 4 else data, call.method)
+            head = self._pool.reader.read(data[: end + 4], call.method, self._last_head)
             data = data[end + 4 :]
             if head.status >= 200:
                 break
@@ -161,6 +164,7 @@ class ServerConnection(asyncio.Protocol):
                 raise Malformed("too many interim answers")
         self._partial = b""
         self._interim = 0
+        self._last_head = head if end <= _MOST_KEPT else None
         length = head.length
         if length is not None and len(data) >= length:
             self._head = head

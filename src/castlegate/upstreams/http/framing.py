@@ -22,9 +22,11 @@ _ONCE = frozenset((b"content-length", b"transfer-encoding"))
 class AnswerHead:
     """What an answer's head says."""
 
-    __slots__ = ("chunked", "headers", "keep_alive", "length", "status")
+    __slots__ = ("chunked", "headers", "keep_alive", "length", "method", "raw", "status")
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, raw: bytes, method: bytes, status: int) -> None:
+        self.raw = raw
+        self.method = method  # of the call
         self.status = status
         self.headers = Headers()  # what is passed on
         self.length: int | None = None  # bytes of body; None: chunked, or until the connection ends
@@ -41,8 +43,12 @@ class AnswerReader:
         self._max_fields = max_fields
         self._fields = FieldReader(lambda name: name if name in _READ_HERE else None, _ONCE)
 
-    def read(self, raw: bytes, method: bytes) -> AnswerHead:
-        """The head that `raw` is, to the empty line, in answer to `method`. Raises `Malformed`."""
+    def read(self, raw: bytes, method: bytes, last: AnswerHead | None) -> AnswerHead:
+        """The head that `raw` is, to the empty line, in answer to `method`. Raises `Malformed`. `last`: the one before
+        it on the connection, which comes back if it is repeated.
+        """
+        if last is not None and raw == last.raw and method == last.method:
+            return last
         line = _STATUS_LINE.match(raw)
         if line is None:
             raise Malformed("its status line is malformed")
@@ -51,7 +57,7 @@ class AnswerReader:
         if len(lines) > self._max_fields:
             raise Malformed("it has too many header fields")
         _validate(raw, len(lines) + 2)
-        head = AnswerHead(int(line[2]))
+        head = AnswerHead(raw, method, int(line[2]))
         passed: list[bytes] = []
         read: dict[bytes, bytes] = {}
         self._fields.read(lines, passed, read)
@@ -67,7 +73,7 @@ def _validate(raw: bytes, line_ends: int) -> None:
         raise Malformed("it switched protocols unasked") from error
     except httptools.HttpParserError as error:
         raise Malformed("it is malformed") from error
-    if raw.count(b"\n") != line_ends or raw.count(b"\r") != line_ends:
+    if raw.count(b"\n") != line_ends:
         raise Malformed("it is malformed")
 
 
