@@ -1,4 +1,4 @@
-"""The two producers of requests: one sends at once, one batches for half a millisecond under load.
+"""The two producers of requests: one sends at once, one batches for a millisecond under load.
 
 Both are idempotent and wait for all in-sync replicas; which of them a request takes depends on how many wait for
 replies. Requests with the same key keep their order as long as one producer sends them, not when the load changes.
@@ -21,7 +21,7 @@ from castlegate.upstreams.kafka.client import Clients, log
 from castlegate.upstreams.kafka.delivery import not_sent, refused, undelivered
 from castlegate.upstreams.kafka.dialects.dialect import SentHeaders
 
-LINGER_MS = 0.5
+LINGER_MS = 1.0
 _TICK_S = 0.05  # between polls while records are under way: how late a failed report is found at worst
 
 
