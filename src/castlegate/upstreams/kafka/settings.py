@@ -69,7 +69,7 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     max_record: Size = 1_000_000
     """Largest record sent; a larger one is answered 413. The broker's and the topic's own limits must allow it."""
     linger_above: Annotated[int, msgspec.Meta(ge=0)] = 8
-    """With more requests than this waiting for replies, records are batched for half a millisecond."""
+    """With more requests than this waiting for replies, records are batched for a millisecond."""
 
     def check(self, at: Place) -> None:
         """The addresses, the inbox's name and whose settings are whose."""
