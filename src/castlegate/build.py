@@ -6,7 +6,7 @@ A `Generation` is a router with its callers and the resources behind them. Build
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.engine import Engine
-from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
+from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka, KafkaOperation
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.wire.timer import Timer
 
@@ -36,45 +36,84 @@ DEFAULT_TIMEOUT = 10.0  # seconds, of a route that says none
 Upstream = HttpUpstream | KafkaUpstream
 
 
-class Generation:
-    """What one configuration became."""
+class Readiness(NamedTuple):
+    """Whether requests should be sent here; `reason` says what is amiss, also while ready but degraded."""
 
-    def __init__(self, loaded: Loaded, *, instance: str, timer: Timer, registry: Registry) -> None:
+    ready: bool
+    reason: str = ""
+
+
+class Generation:
+    """What one configuration became. What is configured as in the one before is carried over, not made anew."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        instance: str,
+        slot: int,
+        workers: int,
+        timer: Timer,
+        registry: Registry,
+        previous: Generation | None = None,
+    ) -> None:
         self.document: Document = loaded.document
         self._report: Report = loaded.report
         self._timer = timer
         self._registry = registry
+        self._previous = previous
         self.engine: Engine | None = None
         kafka = self.document.kafka
         if kafka is not None:
-            embedded = kafka.bootstrap == "embedded"
-            self.engine = Engine(
-                msgspec.structs.replace(kafka, bootstrap=EMBEDDED) if embedded else kafka,
-                instance=instance,
-                slot=0,
-                name=self.document.listen.name,
-                timer=timer,
-                registry=registry,
-                longest_timeout=self._longest_timeout(),
-                loop=asyncio.get_running_loop(),
-            )
+            self._engine_settings = (kafka, self.document.listen.name, self._longest_timeout())
+            if previous is not None and previous.engine is not None and not previous.engine.stopping:
+                self.engine = previous.engine if previous._engine_settings == self._engine_settings else None
+            if self.engine is None:
+                self.engine = self._make_engine(kafka, instance, slot, workers)
         self._callers: dict[str, Caller] = {}
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self.router: Router[Route] = Router(self._routes())
         self._report.raise_if_any()
+        self._previous = None  # what is not carried over is not kept alive
 
     async def start(self) -> None:
         """Open what can be opened now; what cannot be reached is tried again in the background."""
         if self.engine is not None:
             await self.engine.start()
 
-    async def stop(self, grace: float) -> None:
-        """Close it all; what is in flight has `grace` seconds."""
+    async def retire(self, successor: Generation | None, grace: float) -> None:
+        """Close what the successor has not taken over; what is in flight has `grace` seconds."""
+        taken = set() if successor is None else {id(each) for each in (*successor.upstreams.values(), successor.engine)}
         for upstream in self.upstreams.values():
-            if isinstance(upstream, HttpUpstream):
+            if isinstance(upstream, HttpUpstream) and id(upstream) not in taken:
                 upstream.close()
-        if self.engine is not None:
+        if self.engine is not None and id(self.engine) not in taken:
             await self.engine.stop(grace)
+
+    def readiness(self) -> Readiness:
+        """Ready while at least one route can be served."""
+        if self.engine is None or self.engine.state.ready:
+            return Readiness(True)
+        services = self.document.services
+        http = any(
+            route.call is not None and services[route.call.partition(".")[0]].http is not None
+            for route in self.document.routes.values()
+        )
+        return Readiness(http, self.engine.state.reason)
+
+    def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
+        if kafka.bootstrap == "embedded":
+            kafka = msgspec.structs.replace(kafka, bootstrap=EMBEDDED)
+        return Engine(
+            msgspec.structs.replace(kafka, max_pending=-(-kafka.max_pending // workers)),
+            instance=instance,
+            slot=slot,
+            name=self.document.listen.name,
+            timer=self._timer,
+            registry=self._registry,
+            longest_timeout=self._longest_timeout(),
+            loop=asyncio.get_running_loop(),
+        )
 
     def _longest_timeout(self) -> float:
         routes = [self.document.effective(route) for route in self.document.routes.values()]
@@ -87,6 +126,9 @@ class Generation:
     def _upstream(self, name: str) -> Upstream:
         service = self.document.services[name]
         if service.http is not None:
+            before = self._previous
+            if before is not None and name in before.upstreams and before.document.services[name] == service:
+                return before.upstreams[name]
             return HttpUpstream(service.http, self._timer)
         assert service.kafka is not None, "the document was checked"
         assert self.engine is not None, "the document was checked"

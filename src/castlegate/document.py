@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import msgspec
 
-from castlegate.config.addresses import parse_address
+from castlegate.config.addresses import is_loopback, parse_address
 from castlegate.config.environment import Environment
 from castlegate.config.joining import join
 from castlegate.config.reading import read
@@ -23,7 +23,7 @@ from castlegate.config.report import ConfigError, Place, Report, listed, show, s
 from castlegate.config.shapes import fields_of
 from castlegate.config.source import LARGEST_FILE, compose
 from castlegate.config.templates import Sink, compile_json, compile_text
-from castlegate.config.units import SecondsOrZero
+from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import VERBS, CallSettings, PublishSettings, RouteDefaults
@@ -72,19 +72,44 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where operators look: `/health`, `/ready`, `/metrics`. A plain `host:port` stands for `address` alone."""
+    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers` and `/reload`.
+
+    A plain `host:port` stands for `address` alone.
+    """
 
     short: ClassVar[str] = "address"
 
     address: str = "127.0.0.1:9901"
-    """`host:port`. Not to be reached by clients: it asks nobody who they are."""
+    """`host:port`. Not to be reached by clients: probes and metrics ask nobody who they are."""
+    token: str | None = None
+    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it these are
+    served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`, `${file:/run/secrets/admin}`."""
 
     def check(self, at: Place) -> None:
-        """The address."""
+        """The address and the token."""
         try:
             parse_address(self.address)
         except ValueError as error:
             at.field("address").refuse(self.address, error)
+        if self.token is not None and len(self.token) < 16:
+            at.field("token").mistake("expected at least 16 characters")
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the token is asked for, rather than nothing: off loopback there is no other way."""
+        return self.token is not None or not is_loopback(parse_address(self.address)[0])
+
+
+class Drain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How the instance stops on SIGTERM. A plain duration stands for `limit` alone."""
+
+    short: ClassVar[str] = "limit"
+
+    notice: SecondsOrZero = 0.0
+    """For so long new connections are still taken while `/ready` already says 503 and clients are told to close: the
+    time that balancers need to notice."""
+    limit: SecondsOrZero = 30.0
+    """How long requests in flight may take to finish after that; then they are cut."""
 
 
 class AccessLog(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -112,8 +137,12 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """Where operators look."""
     access_log: AccessLog = AccessLog()
     """Who asked for what, and what became of it."""
-    drain: SecondsOrZero = 30.0
-    """After SIGTERM: how long requests in flight may take to finish."""
+    workers: Count | Literal["auto"] = 1
+    """Processes that serve; `auto` is one for each processor."""
+    watch: bool = False
+    """`true` reloads whenever the file changes, as SIGHUP does. A file with a mistake in it changes nothing."""
+    drain: Drain = Drain()
+    """How the instance stops."""
     kafka: Kafka | None = None
     """The Kafka cluster."""
     services: dict[str, Service] = {}
@@ -268,14 +297,23 @@ class Loaded(NamedTuple):
 
 def load(path: str | Path, variables: Mapping[str, str] = os.environ) -> Loaded:
     """Read a YAML file; raises `ConfigError` with every mistake in it. Needs no network."""
-    path = Path(path)
-    report = Report()
+    return parse(read_file(path), path, variables)
+
+
+def read_file(path: str | Path) -> bytes:
+    """What is in the file, to be parsed; raises `ConfigError`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+        with Path(path).open("rb") as file:
+            return file.read(LARGEST_FILE + 1)
     except OSError as error:
+        report = Report()
         report.add(None, (), f"{path}: cannot be read: {error.strerror}")
         raise ConfigError(report) from error
+
+
+def parse(content: bytes, path: str | Path, variables: Mapping[str, str] = os.environ) -> Loaded:
+    """The document in `content`; `path` is where it was read, for reports and for files that it names."""
+    path, report = Path(path), Report()
     root = compose(content, str(path), Environment(variables, path.parent), report)
     document = None if root is None else read(root, Document, report.place())
     if document is not None:

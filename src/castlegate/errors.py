@@ -38,6 +38,7 @@ class Kinds:
     # The client's side.
     BAD_REQUEST = Kind("bad_request", 400, "Bad request")
     FRAMING = Kind("framing", 400, "Ambiguous or malformed message")
+    UNAUTHORIZED = Kind("unauthorized", 401, "Who you are must be said")
     BAD_PATH = Kind("bad_path", 400, "Path not acceptable")
     BAD_INPUT = Kind("bad_input", 400, "Input missing or malformed")
     NOT_FOUND = Kind("not_found", 404, "No such route")

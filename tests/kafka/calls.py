@@ -9,6 +9,7 @@ import msgspec
 
 from castlegate.errors import CallFailed
 from castlegate.message import Call, Headers, Pairs, Reply, Request
+from castlegate.telemetry.exposition import render
 from castlegate.telemetry.metrics import Registry
 from castlegate.telemetry.trace import Trace
 from castlegate.upstreams.kafka.engine import Engine
@@ -65,7 +66,8 @@ class Rig:
     def count(self, name: str, **labels: str) -> float:
         """The value of a metric now."""
         wanted = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        for line in self.registry.render().splitlines():
+        self.registry.refresh()
+        for line in render(self.registry).splitlines():
             head, _, value = line.rpartition(" ")
             if head in (f"{name}{{{wanted}}}", name if not wanted else None):
                 return float(value)

@@ -6,27 +6,38 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.testbeds.processes import Program
 
-_LISTENS = r"listens on http://127\.0\.0\.1:(\d+) .* on http://127\.0\.0\.1:(\d+)"
+_LISTENS = r"listens on http://[0-9.]+:(\d+) .* on http://[0-9.]+:(\d+)"
 
 
 class Gateway:
     """A running gateway; `port` is for clients, `admin` for operators."""
 
-    def __init__(self, folder: Path, config: str) -> None:
+    def __init__(self, folder: Path, config: str, env: Mapping[str, str] | None = None) -> None:
         """`config` without `listen`'s address, `admin` and `access_log`, which are put before it."""
         self.access_log = folder / "access.log"
-        path = folder / "gateway.yaml"
-        listen = "" if "listen:" in config else "listen: 127.0.0.1:0\n"
-        path.write_text(f"{listen}admin: 127.0.0.1:0\naccess_log: {self.access_log}\n{config}")
-        self.program = Program([sys.executable, "-m", "castlegate.cli.main", "run", path], name="castlegate")
+        self.path = folder / "gateway.yaml"
+        self.rewrite(config)
+        self.program = Program(self.command(self.path), name="castlegate", env=env)
         found = self.program.wait_for_line(_LISTENS)
         self.port, self.admin = int(found[1]), int(found[2])
         self.program.wait_until(lambda: self._status("/health") == 200, "an answer of /health")
+
+    @staticmethod
+    def command(path: Path) -> list[str | Path]:
+        """Runs a gateway on a file."""
+        return [sys.executable, "-m", "castlegate.cli.main", "run", path]
+
+    def rewrite(self, config: str) -> None:
+        """Another configuration in the same file."""
+        listen = "" if "listen:" in config else "listen: 127.0.0.1:0\n"
+        admin = "" if "admin:" in config else "admin: 127.0.0.1:0\n"
+        self.path.write_text(f"{listen}{admin}access_log: {self.access_log}\n{config}")
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
@@ -34,9 +45,21 @@ class Gateway:
 
     def metrics(self) -> dict[str, float]:
         """Every sample by its name with labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
+        text = self.metrics_text("text/plain")
         return {name: float(value) for name, value in re.findall(r"^([^#\s].*) (\S+)$", text, re.MULTILINE)}
+
+    def metrics_text(self, accept: str) -> str:
+        """As it is served."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What the admin port tells of them."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/workers", timeout=5) as answer:
+            workers: list[dict[str, Any]] = json.loads(answer.read())
+            return workers
 
     def readiness(self) -> tuple[int, dict[str, Any]]:
         """Status and document of /ready."""

@@ -74,7 +74,7 @@ def test_a_whole_document_becomes_its_structs(tmp_path: Path) -> None:
     assert document.listen.address == "0.0.0.0:8080"
     assert document.admin.address == "127.0.0.1:9000"
     assert document.access_log.path == "off"
-    assert document.drain == 5.0
+    assert document.drain.limit == 5.0
     assert document.kafka is not None
     assert document.kafka.max_pending == 500
     assert document.kafka.librdkafka == {"sasl.password": "a{b}c", "a.b": 5}
@@ -126,7 +126,7 @@ def test_a_wrong_type_in_python_is_a_mistake_and_not_a_crash() -> None:
         kafka=Kafka(bootstrap="x:1", max_pending=True, librdkafka={"a": [1]}),  # type: ignore[dict-item]
     )
     assert sorted(mistakes(wrong)) == [
-        "drain: expected a duration with its unit, such as 800ms, 2s or 5m, found '5s' (str)",
+        "drain: expected a duration with its unit, such as 800ms, 2s or 5m, or a mapping with 'notice' and 'limit', found '5s' (str)",
         "kafka.librdkafka.a: expected text, a whole number, a number or true or false, found [1] (list)",
         "kafka.max_pending: expected a whole number, found true (bool)",
         "services.users.http.instances: expected a list, found 'http://users:8000' (str)",

@@ -6,7 +6,7 @@ Every function raises `ValueError` saying why; whatever repeats a part of the va
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")
@@ -25,6 +25,14 @@ def parse_address(text: str) -> tuple[str, int]:
     if not match[1]:
         raise ValueError(f"the host is missing; write 0.0.0.0:{port} for all interfaces")
     return check_host(match[1]), port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def check_host(text: str) -> str:

@@ -133,9 +133,11 @@ def _dict(node: Node, shape: Shape, at: Place) -> Any:
 
 def _union(node: Node, shape: Shape, at: Place) -> Any:
     if isinstance(node, Scalar):
+        value = resolve(node.value) if node.substituted and isinstance(node.value, str) else node.value
         for option in shape.options:
-            if type(node.value) is option:
-                return node.value
+            inner = shape_of(option)
+            if type(value) is inner.kind or (inner.kind is Literal and value in inner.options):
+                return value
     for option in shape.options:
         inner = shape_of(option)
         if (is_struct(inner.kind) and isinstance(node, Mapping)) or (inner.kind is list and isinstance(node, Sequence)):

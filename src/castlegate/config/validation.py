@@ -45,6 +45,8 @@ def _value(value: Any, shape: Shape, at: Place) -> bool:
     if shape.kind is dict:
         entry = shape_of(shape.options[0])
         return _every(_value(each, entry, at.field(key)) for key, each in value.items())
+    if shape.kind is Union:
+        shape = next(inner for inner in map(shape_of, shape.options) if _has_type(value, inner))
     _limits(value, shape, at)
     return True
 

@@ -94,7 +94,7 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "unknown"
         listener = self._listener
-        if len(listener.connections) >= self._limits.connections or listener.draining:
+        if len(listener.connections) >= listener.max_connections or listener.draining:
             listener.refused("connections")
             self._transport.write(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
                                   b"connection: close\r\n\r\n")  # fmt: skip
@@ -102,6 +102,7 @@ class ClientConnection(asyncio.Protocol):
             self._deaf = self._closing = True
             return
         listener.connections.add(self)
+        listener.accepted.value += 1
         self.expires = self._now() + self._timeouts.header
 
     def data_received(self, data: bytes) -> None:
@@ -117,7 +118,7 @@ class ClientConnection(asyncio.Protocol):
         del exc
         self._deaf = self._closing = True
         self.expires = math.inf
-        self._queue.clear()
+        self._drop_queue()
         self._unread = b""
         if self._receiving is not None and self._receiving.body is not None:
             self._receiving.body.fail(RequestRefused(Kinds.CLIENT_GONE))
@@ -162,6 +163,11 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(RequestRefused(Kinds.REQUEST_TIMEOUT, "The head did not arrive in time."))
         elif self._current is None:
             self._close()
+
+    def exchanges(self) -> list[Exchange]:
+        """Requests that have begun and not ended."""
+        begun = [exchange for exchange in (self._current, self._receiving) if exchange is not None]
+        return [*begun, *self._queue]
 
     def drain(self) -> None:
         """Close when idle, else after the answer."""
@@ -383,7 +389,7 @@ class ClientConnection(asyncio.Protocol):
             request,
             route,
             handler,
-            keep_alive=fields.keep_alive and not listener.draining,
+            keep_alive=fields.keep_alive and not listener.closing,
             chunked=fields.version == b"1",
             agent=fields.agent,
         )
@@ -522,7 +528,7 @@ class ClientConnection(asyncio.Protocol):
         exchange.status = response.status
         if exchange.body is not None and not exchange.body.complete:
             exchange.keep_alive = False  # what is left of the request's body stands in the way of the next
-        if self._listener.draining:
+        if self._listener.closing:
             exchange.keep_alive = False
         body = response.body
         if isinstance(body, bytes):
@@ -590,12 +596,12 @@ class ClientConnection(asyncio.Protocol):
         exchange.account(self._listener, now, cut=error is not None)
         self._current = self._task = None
         if not exchange.keep_alive:
-            self._queue.clear()
+            self._drop_queue()
             self._close()
         elif self._queue:
             # Through the loop: a long row of pipelined requests must not nest.
             self._listener.loop.call_soon(self._begin_next)
-        elif self._listener.draining:
+        elif self._listener.closing:
             self._close()
         elif self._full or self._partial or self._receiving is not None:
             self._head_since = now  # the answer was waited for by us, not by who sends the next head
@@ -608,6 +614,12 @@ class ClientConnection(asyncio.Protocol):
             self._begin(self._queue.popleft())
         if len(self._queue) <= self._limits.pipelined // 2:
             self._go_on()
+
+    def _drop_queue(self) -> None:
+        """Nobody will be there to be answered."""
+        for exchange in self._queue:
+            exchange.ended = True
+        self._queue.clear()
 
     def _go_on(self) -> None:
         """Process what stayed unread."""

@@ -22,7 +22,7 @@ class Exchange:
     """One of a connection."""
 
     __slots__ = (
-        "agent", "body", "chunked", "error", "handler", "keep_alive", "request", "route", "sent", "status",
+        "agent", "body", "chunked", "ended", "error", "handler", "keep_alive", "request", "route", "sent", "status",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +38,7 @@ class Exchange:
         self.agent = agent
         self.status = 0  # of the answer, once it is begun
         self.sent = 0  # bytes of the answer
+        self.ended = False
 
     def bare(self, response: Response) -> bool:
         """Whether the answer has no body, whatever its handler made."""
@@ -65,9 +66,10 @@ class Exchange:
 
     def account(self, listener: Listener, now: float, *, cut: bool) -> None:
         """It has ended: counters, whoever hangs on its end, the access log."""
+        self.ended = True
         request = self.request
         seconds = now - request.arrived
-        self.route.count(self.status, seconds)
+        self.route.count(self.status, seconds, request.trace.traceparent)
         listener.bytes_out.value += self.sent
         if request.on_end is not None:
             ended = Ended(self.status, cut)

@@ -12,6 +12,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from castlegate.edge.connection import ClientConnection
+from castlegate.edge.exchange import Exchange
 from castlegate.edge.forwarded import Forwarding
 from castlegate.edge.framing import HeadReader
 from castlegate.edge.settings import Listen
@@ -31,24 +32,36 @@ class Listener:
     """What the connections of one socket share."""
 
     def __init__(
-        self, settings: Listen, router: Router[Route], unrouted: Route, log: AccessLog | None, registry: Registry
+        self,
+        settings: Listen,
+        router: Router[Route],
+        unrouted: Route,
+        log: AccessLog | None,
+        registry: Registry,
+        *,
+        share: int = 1,
     ) -> None:
+        """`share`: among how many listeners the instance's connections are divided."""
+        # What a reload replaces; connections that are open keep the limits that they began with.
         self.settings = settings
         self.router = router
-        self.unrouted = unrouted  # what requests count as that no route is for
         self.log = log
-        self.ids = Ids()
         self.reader = HeadReader(settings.limits.headers, settings.limits.uri)
         self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
+        self.max_connections = -(-settings.limits.connections // share)
+        # For good.
+        self.unrouted = unrouted  # what requests count as that no route is for
+        self.ids = Ids()
         self.connections: set[ClientConnection] = set()
-        self.draining = False
+        self.closing = False  # clients are told to close
+        self.draining = False  # and new ones are sent away
         self.loop = asyncio.get_running_loop()
+        self._share = share
         self._refusals = registry.counter("castlegate_refused_total", "Requests refused, by reason.", "reason")
         self.bytes_in: Counter = registry.counter("castlegate_received_bytes_total", "Read from clients.").child()
         self.bytes_out: Counter = registry.counter("castlegate_sent_bytes_total", "Written to clients.").child()
-        registry.gauge("castlegate_connections", "Client connections open.").child().read = lambda: len(
-            self.connections
-        )
+        self.accepted: Counter = registry.counter("castlegate_connections_total", "Client connections taken.").child()
+        registry.gauge("castlegate_connections", "Client connections open.").watch(lambda: len(self.connections))
         self._date = (0, b"")
         self._server: asyncio.Server | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -59,9 +72,23 @@ class Listener:
         self._server = await self.loop.create_server(lambda: ClientConnection(self), sock=listening, backlog=2048)
         self._look = self.loop.call_later(_LOOK, self._look_at_all)
 
+    def adopt(self, settings: Listen, router: Router[Route], log: AccessLog | None) -> None:
+        """Serve with these from now on; what is being answered goes on with what it began with."""
+        if settings != self.settings:
+            self.settings = settings
+            self.reader = HeadReader(settings.limits.headers, settings.limits.uri)
+            self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
+            self.max_connections = -(-settings.limits.connections // self._share)
+        self.router = router
+        self.log = log
+
+    def tell_to_close(self) -> None:
+        """From now on every answer ends its connection; new connections are still taken."""
+        self.closing = True
+
     async def drain(self, grace: float) -> None:
         """Accept no more; let what is in flight finish within `grace` seconds, then cut it."""
-        self.draining = True
+        self.closing = self.draining = True
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
@@ -76,6 +103,16 @@ class Listener:
                     connection.abort()
         if self._look is not None:
             self._look.cancel()
+
+    def in_flight(self) -> list[Exchange]:
+        """Requests that have begun and not ended."""
+        return [exchange for connection in self.connections for exchange in connection.exchanges()]
+
+    async def finished(self, exchanges: list[Exchange], limit: float) -> None:
+        """Wait until all of these have ended, for `limit` seconds at most."""
+        end = self.loop.time() + limit
+        while self.loop.time() < end and not all(exchange.ended for exchange in exchanges):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
 
     def date(self) -> bytes:
         """Now, for the field `Date`."""

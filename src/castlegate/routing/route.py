@@ -40,10 +40,10 @@ class Route:
         ).child(name)
         self.by_status: dict[int, Counter] = {}
 
-    def count(self, status: int, seconds: float) -> None:
+    def count(self, status: int, seconds: float, traceparent: bytes) -> None:
         """One request has ended."""
         counter = self.by_status.get(status)
         if counter is None:
             counter = self.by_status[status] = self._requests.child(self.name, str(status))
         counter.value += 1
-        self.seconds.observe(seconds)
+        self.seconds.observe_traced(seconds, traceparent)

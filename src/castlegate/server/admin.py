@@ -1,42 +1,110 @@
-"""The admin port: `/health`, `/ready` and `/metrics`, over the same edge as clients have."""
+"""The admin port, over the same edge as clients have: probes and metrics for everyone, the rest for operators.
+
+GET /health   the supervisor lives          GET /workers   each worker's process and state
+GET /ready    requests should be sent here  POST /reload   read the configuration again; the answer says how it went
+GET /metrics  of all workers together
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import msgspec
 
+from castlegate.build import Readiness
+from castlegate.config.report import Report
+from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Handler, Headers, Request, Response
+from castlegate.routing.route import Route
+from castlegate.routing.router import Router
+from castlegate.routing.template import parse_key
+from castlegate.telemetry.exposition import OPENMETRICS, PROMETHEUS, render
 from castlegate.telemetry.metrics import Registry
 
 _ENCODE = msgspec.json.Encoder().encode
 
 
-class Readiness(NamedTuple):
-    """Whether requests should be sent here; `reason` says what is amiss, also while ready but degraded."""
+class Instance(Protocol):
+    """What the admin port shows and does."""
 
-    ready: bool
-    reason: str = ""
+    def readiness(self) -> Readiness:
+        """Of the instance."""
+
+    async def metrics(self) -> Registry:
+        """Of all workers together."""
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Each of them, for people."""
+
+    async def reload(self) -> str:
+        """Read the configuration again; returns what went wrong, nothing if it is served now."""
 
 
-def admin_handlers(registry: Registry, readiness: Callable[[], Readiness]) -> dict[str, Handler]:
-    """Handlers by route."""
+class Admin:
+    """Routes and handlers. `token`: what operators send; None: they are not asked (loopback), "": nobody may."""
 
-    async def health(_request: Request) -> Response:
+    def __init__(self, instance: Instance, token: str | None) -> None:
+        self._instance = instance
+        self._token = token
+
+    def router(self) -> Router[Route]:
+        """To be served by a listener."""
+        return router_of(
+            {
+                "GET /health": self._health,
+                "GET /ready": self._ready,
+                "GET /metrics": self._metrics,
+                "GET /workers": self._for_operators(self._workers),
+                "POST /reload": self._for_operators(self._reload),
+            }
+        )
+
+    def _for_operators(self, inner: Callable[[Request], Awaitable[Response]]) -> Handler:
+        if self._token is None:
+            return inner
+        expected = f"Bearer {self._token}".encode() if self._token else None
+
+        async def guarded(request: Request) -> Response:
+            given = request.headers.get(b"authorization") or b""
+            if expected is None or not secrets.compare_digest(given, expected):
+                raise RequestRefused(Kinds.UNAUTHORIZED, headers=((b"www-authenticate", b"Bearer"),))
+            return await inner(request)
+
+        return guarded
+
+    async def _health(self, _request: Request) -> Response:
         return _json(200, {"status": "ok"})
 
-    async def ready(_request: Request) -> Response:
-        state = readiness()
+    async def _ready(self, _request: Request) -> Response:
+        state = self._instance.readiness()
         status = ("degraded" if state.reason else "ready") if state.ready else "not ready"
         return _json(200 if state.ready else 503, {"status": status, "reason": state.reason})
 
-    async def metrics(_request: Request) -> Response:
-        text = registry.render().encode()
-        return Response(200, Headers.of([(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]), text)
+    async def _metrics(self, request: Request) -> Response:
+        openmetrics = b"application/openmetrics-text" in (request.headers.get(b"accept") or b"")
+        text = render(await self._instance.metrics(), openmetrics=openmetrics).encode()
+        return Response(200, Headers.of([(b"content-type", OPENMETRICS if openmetrics else PROMETHEUS)]), text)
 
-    return {"GET /health": health, "GET /ready": ready, "GET /metrics": metrics}
+    async def _workers(self, _request: Request) -> Response:
+        return _json(200, self._instance.workers())
+
+    async def _reload(self, _request: Request) -> Response:
+        wrong = await self._instance.reload()
+        return _json(422, {"status": "refused", "reason": wrong}) if wrong else _json(200, {"status": "reloaded"})
 
 
-def _json(status: int, document: dict[str, str]) -> Response:
+def router_of(handlers: dict[str, Handler]) -> Router[Route]:
+    """A router of handlers by route key."""
+    report, registry = Report(), Registry()
+    routes = []
+    for name, handler in handlers.items():
+        key = parse_key(name, report.place())
+        assert key is not None, "our own routes are well formed"
+        routes.append((key, Route(name, handler, 0, registry)))
+    return Router(routes)
+
+
+def _json(status: int, document: Any) -> Response:
     return Response(status, Headers.of([(b"content-type", b"application/json")]), _ENCODE(document))

@@ -1,67 +1,343 @@
-"""The program that `castlegate run` is: opens the sockets, starts the worker with them, stops it on SIGTERM.
+"""The program that `castlegate run` is: opens the sockets, keeps the workers, reloads, drains, answers the admin port.
 
-With `bootstrap: embedded` it also starts the in-memory broker, as a program of its own, before the worker.
+It serves no client itself, so that whatever a request does to a worker, there is somebody left to say so and to replace
+it. A reload is parsed once, prepared by every worker and only then switched to; any refusal changes nothing.
+
+    SIGTERM, SIGINT  not ready, then drain, then 0        SIGHUP  read the configuration again
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
+import time
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
-from castlegate.config.addresses import parse_address
-from castlegate.document import Document, load
+import uvloop
+
+from castlegate.build import Readiness
+from castlegate.config.report import ConfigError
+from castlegate.document import Document, Loaded, parse, read_file
+from castlegate.edge.listener import Listener
+from castlegate.edge.settings import Listen
+from castlegate.errors import Kinds, RequestRefused
+from castlegate.message import Request, Response
+from castlegate.routing.route import Route
+from castlegate.server.admin import Admin
+from castlegate.server.broker import embedded_broker
+from castlegate.server.control import Discard, Drain, Prepare, Refused, Switch
+from castlegate.server.notify import notify
+from castlegate.server.process import Place, WorkerProcess
+from castlegate.server.sockets import listen
 from castlegate.telemetry.access_log import LOG_FLAGS, LOG_MODE
-from castlegate.upstreams.kafka.settings import EMBEDDED
+from castlegate.telemetry.metrics import Registry
+
+logger = logging.getLogger("castlegate.supervisor")
+
+_PREPARE = 30.0  # seconds for a worker to make a generation
+_SWITCH = 10.0  # and to switch to it
+_BACKOFF = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)  # seconds before a worker is replaced that ended soon after its start
+_STEADY = 30.0  # seconds a worker must have lived for its end to be no sign of more to come
+_REFRESH = 0.25  # seconds that a busy worker may take to bring its gauges up to date
+_WATCH = 1.0  # seconds between two looks at the file
+_LAST = 7.0  # seconds beyond `drain.limit` for what a worker does when its clients are gone
 
 
 def run(config: Path) -> int:
     """Serve until told to stop; returns the exit status. Raises `ConfigError` and `OSError` (address in use)."""
-    document = load(config).document
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    content = read_file(config)
+    document = parse(content, config).document
     _check_log(document.access_log.path)
-    listening, admin = _listen(document.listen.address), _listen(document.admin.address)
-    broker = _start_broker() if document.kafka is not None and document.kafka.bootstrap == "embedded" else None
+    listening = listen(document.listen.address, worker_count(document.workers))
+    (admin,) = listen(document.admin.address)
+    with embedded_broker(document.kafka):
+        return uvloop.run(Supervisor(config, content, document, listening).run(admin))
+
+
+def worker_count(workers: int | str) -> int:
+    """How many `auto` is: one for each processor that this process may use."""
+    if isinstance(workers, int):
+        return workers
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+class Supervisor:
+    """Of one instance."""
+
+    def __init__(self, config: Path, content: bytes, document: Document, listening: list[socket.socket]) -> None:
+        instance = f"{socket.gethostname()}-{os.getpid()}"
+        self._config = config
+        self._places = [
+            Place(config, slot, len(listening), instance, each) for slot, each in enumerate(listening)
+        ]  # fmt: skip
+        # What is served: changed by a reload alone.
+        self._content = content
+        self._document = document
+        self._version = 1
+        self._reloading = asyncio.Lock()
+        # By slot; None while there is none.
+        self._workers: list[WorkerProcess | None] = [None] * len(listening)
+        self._stop = asyncio.Event()
+        self._draining = False
+        self._reload_wanted = asyncio.Event()
+        self._retired = Registry()  # what workers counted that are gone
+        self._own = Registry()
+        self._restarts = self._own.counter("castlegate_worker_restarts_total", "Workers that were replaced.").child()
+        self._reloads = self._own.counter("castlegate_config_reloads_total", "Reloads by result.", "result")
+        self._own.gauge("castlegate_workers", "Workers that serve.").watch(lambda: len(self._serving()))
+        self._own.gauge("castlegate_config_version", "Counts what was loaded since the start.").watch(
+            lambda: self._version
+        )
+        self._loaded_at = self._own.gauge(
+            "castlegate_config_loaded_timestamp_seconds", "When what is served was loaded."
+        ).child()
+        for result in ("ok", "error"):
+            self._reloads.child(result)
+
+    async def run(self, admin: socket.socket) -> int:
+        """Serve until told to stop; returns the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        listener = self._admin_listener()
+        await listener.start(admin)
+        stopped = asyncio.create_task(self._stop.wait())
+        starting = asyncio.ensure_future(asyncio.gather(*[self._start(place) for place in self._places]))
+        either: list[asyncio.Future[Any]] = [starting, stopped]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        status = 0
+        keepers: list[asyncio.Task[None]] = []
+        if starting.done() and (wrong := _failure(starting)):
+            sys.stderr.write(f"{wrong}\n")
+            status = 2 if isinstance(starting.exception(), _Refusal) else 1
+        elif starting.done():
+            self._loaded_at.value = time.time()
+            self._announce(admin)
+            keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
+            keepers.append(asyncio.create_task(self._reload_when_told()))
+            await stopped
+        stopped.cancel()
+        await self._drain(starting, keepers)
+        await listener.drain(0.1)
+        return status
+
+    # Workers.
+
+    async def _start(self, place: Place) -> WorkerProcess:
+        """A worker that serves what is served now. Raises `_Refusal`, `ChildProcessError` or `TimeoutError`."""
+        worker = self._workers[place.slot] = await WorkerProcess.start(place)
+        version = self._version
+        answer = await worker.ask(Prepare(version, self._content), _PREPARE)
+        if isinstance(answer, Refused):
+            raise _Refusal(answer.reason)
+        await worker.ask(Switch(version), _SWITCH)
+        return worker
+
+    async def _keep(self, place: Place) -> None:
+        """Replace the worker of a slot whenever it ends."""
+        failures = 0
+        while True:
+            worker = self._workers[place.slot]
+            began = time.monotonic()
+            if worker is not None:
+                status = await worker.ended
+                self._retired.add(worker.registry, gauges=False)
+                self._workers[place.slot] = None
+                if self._draining:
+                    return
+                logger.error("worker %d ended with status %d and is replaced", worker.process.pid, status)
+                self._restarts.value += 1
+            failures = failures + 1 if time.monotonic() - began < _STEADY else 0
+            await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+            try:
+                async with self._reloading:
+                    await self._start(place)
+            except (_Refusal, OSError) as error:  # TimeoutError and ChildProcessError are OSErrors
+                logger.error("a worker could not be started: %s", error)
+                started = self._workers[place.slot]
+                if started is not None:
+                    started.kill()
+
+    def _serving(self) -> list[WorkerProcess]:
+        return [worker for worker in self._workers if worker is not None and worker.switched]
+
+    async def _drain(self, starting: asyncio.Future[Any], keepers: list[asyncio.Task[None]]) -> None:
+        self._draining = True
+        notify("STOPPING=1")
+        drain = self._document.drain
+        workers = [worker for worker in self._workers if worker is not None]
+        if self._serving() and drain.notice:
+            for worker in workers:
+                worker.tell(Drain(stop=False))
+            await asyncio.sleep(drain.notice)
+        for place in self._places:
+            place.listening.close()
+        for worker in workers:
+            worker.tell(Drain(stop=True))
+        if workers:
+            _, late = await asyncio.wait([worker.ended for worker in workers], timeout=drain.limit + _LAST)
+            for worker in workers:
+                if worker.ended in late:
+                    logger.error("worker %d did not end in time: killed", worker.process.pid)
+                    worker.kill()
+        for task in keepers:
+            task.cancel()
+        starting.cancel()
+        await asyncio.gather(starting, *keepers, return_exceptions=True)
+
+    # Configuration.
+
+    async def reload(self) -> str:
+        """Read the configuration again; returns what went wrong, nothing if it is served now."""
+        async with self._reloading:
+            notify("RELOADING=1")
+            wrong = await self._try_reload()
+            notify("READY=1")
+        self._reloads.child("error" if wrong else "ok").value += 1
+        if wrong:
+            logger.error("the configuration is not reloaded, what was served goes on:\n%s", wrong)
+        else:
+            logger.info("the configuration is reloaded: %d routes", len(self._document.routes))
+        return wrong
+
+    async def _try_reload(self) -> str:
+        try:
+            content = read_file(self._config)
+            loaded = parse(content, self._config)
+            self._check_fixed(loaded)
+            _check_log(loaded.document.access_log.path)
+        except (ConfigError, OSError) as error:
+            return str(error)
+        version = self._version + 1
+        workers = self._serving()
+        answers = await asyncio.gather(
+            *[worker.ask(Prepare(version, content), _PREPARE) for worker in workers], return_exceptions=True
+        )
+        wrong = [str(each) for each in answers if isinstance(each, BaseException)]
+        wrong += [each.reason for each in answers if isinstance(each, Refused)]
+        if wrong:
+            for worker in workers:
+                worker.tell(Discard())
+            return wrong[0]
+        self._version, self._content, self._document = version, content, loaded.document
+        self._loaded_at.value = time.time()
+        switched = await asyncio.gather(
+            *[worker.ask(Switch(version), _SWITCH) for worker in workers], return_exceptions=True
+        )
+        for worker, answer in zip(workers, switched, strict=True):
+            if isinstance(answer, BaseException):  # it would go on serving what is served no more
+                logger.error("worker %d did not switch and is replaced: %s", worker.process.pid, answer)
+                worker.kill()
+        return ""
+
+    def _check_fixed(self, loaded: Loaded) -> None:
+        """What only a restart can change."""
+        before, after, at = self._document, loaded.document, loaded.report.place()
+        embedded = [each.kafka is not None and each.kafka.bootstrap == "embedded" for each in (before, after)]
+        for changed, place, name in (
+            (before.listen.address != after.listen.address, at.field("listen", "address"), "listen.address"),
+            (before.admin != after.admin, at.field("admin"), "admin"),
+            (worker_count(before.workers) != worker_count(after.workers), at.field("workers"), "workers"),
+            (embedded[0] != embedded[1], at.field("kafka"), "the embedded broker"),
+        ):
+            if changed:
+                place.mistake(f"'{name}' cannot be changed by a reload; restart the gateway")
+        loaded.report.raise_if_any()
+
+    async def _reload_when_told(self) -> None:
+        """On SIGHUP, and when the file changes if it is watched."""
+        seen = _stamp(self._config)
+        while True:
+            try:
+                await asyncio.wait_for(self._reload_wanted.wait(), _WATCH if self._document.watch else None)
+            except TimeoutError:
+                if _stamp(self._config) == seen:
+                    continue
+            self._reload_wanted.clear()
+            seen = _stamp(self._config)
+            await self.reload()
+
+    # For operators.
+
+    def readiness(self) -> Readiness:
+        """Ready while a worker is; what is amiss in any of them is the reason."""
+        if self._draining:
+            return Readiness(False, "draining")
+        serving = self._serving()
+        reasons = sorted({worker.state.reason for worker in serving if worker.state.reason})
+        if len(serving) < len(self._places):
+            reasons.append(f"{len(serving)} of {len(self._places)} workers serve")
+        return Readiness(any(worker.state.ready for worker in serving), "; ".join(reasons))
+
+    async def metrics(self) -> Registry:
+        """Of all workers together, with those that are gone."""
+        await asyncio.gather(*[worker.refresh(_REFRESH) for worker in self._workers if worker is not None])
+        together = Registry()
+        self._own.refresh()
+        together.add(self._own, gauges=True)
+        together.add(self._retired, gauges=False)
+        for worker in self._workers:
+            if worker is not None:
+                together.add(worker.registry, gauges=True)
+        return together
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Each of them, for people."""
+        return [
+            {"slot": place.slot, "pid": worker and worker.process.pid, "version": worker and worker.switched,
+             "ready": bool(worker and worker.state.ready), "reason": worker.state.reason if worker else "not running"}
+            for place, worker in zip(self._places, self._workers, strict=True)
+        ]  # fmt: skip
+
+    def _admin_listener(self) -> Listener:
+        settings = self._document.admin
+        token = (settings.token or "") if settings.guarded else None
+        listen_settings = Listen(address=settings.address)
+        router, registry = Admin(self, token).router(), Registry()
+        return Listener(listen_settings, router, Route("-", _not_found, 0, registry), None, registry)
+
+    def _announce(self, admin: socket.socket) -> None:
+        host, port = self._places[0].listening.getsockname()[:2]
+        at = admin.getsockname()
+        count = len(self._places)
+        workers = "" if count == 1 else f" and {count} workers"
+        sys.stderr.write(
+            f"castlegate listens on http://{host}:{port} with {len(self._document.routes)} routes{workers}; "
+            f"health, readiness and metrics are on http://{at[0]}:{at[1]}\n"
+        )
+        sys.stderr.flush()
+        notify("READY=1")
+
+
+class _Refusal(Exception):
+    """A worker cannot make what it was given."""
+
+
+def _failure(starting: asyncio.Future[Any]) -> str:
+    error = starting.exception()
+    if error is not None and not isinstance(error, (_Refusal, OSError)):
+        raise error
+    return "" if error is None else str(error)
+
+
+async def _not_found(_request: Request) -> Response:
+    raise RequestRefused(Kinds.NOT_FOUND)
+
+
+def _stamp(config: Path) -> tuple[int, int, int] | None:
+    """Changes whenever the file does; a link that is turned elsewhere counts too."""
     try:
-        return _serve(config, document, listening, admin)
-    finally:
-        if broker is not None:
-            broker.terminate()
-            broker.wait(timeout=5)
-
-
-def _serve(config: Path, document: Document, listening: socket.socket, admin: socket.socket) -> int:
-    """Run the worker: it says through one pipe that it serves, and learns by the other's end that we are gone."""
-    ready, tell_ready = os.pipe()
-    alive, keep_alive = os.pipe()
-    handed = {"--listen": listening.fileno(), "--admin": admin.fileno(), "--ready": tell_ready, "--supervisor": alive}
-    command = [sys.executable, "-m", "castlegate.server.worker", str(config)]
-    for name, descriptor in handed.items():
-        command += [name, str(descriptor)]
-    stopping = False
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        worker.terminate()
-
-    worker = subprocess.Popen(command, pass_fds=tuple(handed.values()), start_new_session=True)  # noqa: S603
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    os.close(tell_ready)
-    os.close(alive)
-    if os.read(ready, 1):
-        _announce(document, listening, admin)
-    listening.close()
-    admin.close()
-    status = worker.wait()
-    os.close(ready)
-    os.close(keep_alive)
-    # Stopped before it could listen for the signal, it dies of it: that is no failure either.
-    return 0 if stopping and status == -signal.SIGTERM else status
+        found = config.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _check_log(path: str) -> None:
@@ -71,38 +347,3 @@ def _check_log(path: str) -> None:
         os.close(os.open(path, LOG_FLAGS, LOG_MODE))
     except OSError as error:
         raise OSError(error.errno, f"the access log {path} cannot be written: {error.strerror}") from error
-
-
-def _announce(document: Document, listening: socket.socket, admin: socket.socket) -> None:
-    host, port = listening.getsockname()[:2]
-    sys.stderr.write(
-        f"castlegate listens on http://{host}:{port} with {len(document.routes)} routes; "
-        f"health, readiness and metrics are on http://{admin.getsockname()[0]}:{admin.getsockname()[1]}\n"
-    )
-    sys.stderr.flush()
-
-
-def _listen(address: str) -> socket.socket:
-    host, port = parse_address(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
-    listening.listen(2048)
-    listening.setblocking(False)
-    return listening
-
-
-def _start_broker() -> subprocess.Popen[bytes]:
-    """The embedded broker; returns when it listens."""
-    command = [sys.executable, "-m", "castlegate_broker", "--listen", EMBEDDED, "--exit-with-parent"]
-    broker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=dict(os.environ))  # noqa: S603
-    assert broker.stdout is not None
-    if not broker.stdout.readline().startswith(b"listening on "):
-        broker.wait(timeout=5)
-        raise OSError(f"the embedded broker did not start on {EMBEDDED}")
-    return broker

@@ -1,7 +1,8 @@
-"""One worker: a program of its own with one event loop, given its sockets by the supervisor.
+"""One worker: a program of its own with one event loop, given its sockets and its configuration by the supervisor.
 
-Started as `python -m castlegate.server.worker CONFIG --listen FD --admin FD --ready FD --supervisor FD`: it writes a
-byte to `--ready` once it serves, and stops when `--supervisor` ends. SIGTERM: not ready, then drain, then 0.
+    python -m castlegate.server.worker --control FD --listen FD --metrics FD --slot N --workers N ...
+It prepares generations as it is told and switches to them; requests in flight finish on the one that they began with.
+It drains when it is told to, and when the supervisor's end of the control line has gone.
 """
 
 from __future__ import annotations
@@ -19,98 +20,200 @@ import sys
 import uvloop
 
 from castlegate.build import Generation
-from castlegate.config.report import ConfigError, Report
-from castlegate.document import load
+from castlegate.config.report import ConfigError
+from castlegate.document import parse
 from castlegate.edge.listener import Listener
-from castlegate.edge.settings import Listen
 from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Handler, Request, Response
+from castlegate.message import Request, Response
 from castlegate.routing.route import Route
-from castlegate.routing.router import Router
-from castlegate.routing.template import parse_key
-from castlegate.server.admin import Readiness, admin_handlers
+from castlegate.server.control import (
+    Channel,
+    Discard,
+    Metrics,
+    Order,
+    Prepare,
+    Prepared,
+    Refresh,
+    Refreshed,
+    Refused,
+    State,
+    Switched,
+)
+from castlegate.server.control import Drain as DrainOrder
 from castlegate.telemetry.access_log import AccessLog
-from castlegate.telemetry.metrics import Registry
+from castlegate.telemetry.metrics import Announcement, Memory, Registry
 from castlegate.wire.timer import Timer
 
 logger = logging.getLogger("castlegate.worker")
+
+_REFRESH = 0.25  # seconds between two looks at gauges, readiness and the loop's lag
+_RETIRE = 60.0  # seconds in which requests may finish on a generation that was replaced
 
 
 class Worker:
     """What one worker runs."""
 
-    def __init__(self, config: str, instance: str) -> None:
-        self._registry = Registry()
+    def __init__(self, arguments: argparse.Namespace, channel: Channel) -> None:
+        self._arguments = arguments
+        self._channel = channel
+        self._announced: list[Announcement] = []
+        self._registry = Registry(Memory(arguments.metrics), self._announced.append)
         self._timer = Timer(asyncio.get_running_loop())
-        self._generation = Generation(load(config), instance=instance, timer=self._timer, registry=self._registry)
-        document = self._generation.document
-        dropped = self._registry.counter("castlegate_access_log_dropped_total", "Lines not written.").child()
-        log = document.access_log
-        self._log = None if log.path == "off" else AccessLog(log.path, log.redact, dropped)
-        unrouted = Route("-", _refuse, 0, self._registry)
-        self._listener = Listener(document.listen, self._generation.router, unrouted, self._log, self._registry)
-        routes = admin_handlers(self._registry, self.readiness)
-        self._admin = Listener(Listen(), _router(routes), Route("-", _refuse, 0, Registry()), None, Registry())
-        self._draining = False
+        self._dropped = self._registry.counter("castlegate_access_log_dropped_total", "Lines not written.").child()
+        self._lag = self._registry.histogram(
+            "castlegate_event_loop_lag_seconds", "How late the workers' loops ran what was due."
+        ).child()
+        self._unrouted = Route("-", _refuse, 0, self._registry)
+        # Changed by orders alone.
+        self._prepared: tuple[int, Generation] | None = None
+        self._generation: Generation | None = None
+        self._listener: Listener | None = None
+        self._log: AccessLog | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._state = State(False, "starting")
 
-    def readiness(self) -> Readiness:
-        """Ready while at least one route can be served; what is amiss is the reason."""
-        if self._draining:
-            return Readiness(False, "draining")
-        engine = self._generation.engine
-        if engine is None or engine.state.ready:
-            return Readiness(True)
-        document = self._generation.document
-        http = any(
-            route.call is not None and document.services[route.call.partition(".")[0]].http is not None
-            for route in document.routes.values()
-        )
-        return Readiness(http, engine.state.reason)
+    async def run(self) -> int:
+        """Follow orders to the end; returns the exit status."""
+        look = asyncio.create_task(self._look())
+        try:
+            while not isinstance(order := await self._channel.receive(), DrainOrder) or not order.stop:
+                if order is None:
+                    logger.warning("the supervisor has gone: draining")
+                    break
+                await self._follow(order)
+        finally:
+            look.cancel()
+        await self._drain()
+        return 0
 
-    async def run(self, listening: socket.socket, admin: socket.socket, *, ready: int, supervisor: int) -> None:
-        """Serve until SIGTERM, SIGINT or the supervisor's end, then drain."""
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
-        loop.add_reader(supervisor, stopped.set)  # nothing is ever written to it: readable means ended
-        _allow_descriptors(self._generation.document.listen.limits.connections)
-        await self._generation.start()
-        await self._admin.start(admin)
-        await self._listener.start(listening)
-        # What was made at load lives as long as the worker: the collector need not look at it again.
+    async def _follow(self, order: Order) -> None:
+        if isinstance(order, Prepare):
+            await self._prepare(order)
+        elif isinstance(order, Discard):
+            await self._discard()
+        elif isinstance(order, Refresh):
+            self._registry.refresh()
+            self._tell_metrics()
+            self._tell_state()
+            self._channel.tell(Refreshed())
+        elif isinstance(order, DrainOrder):
+            if self._listener is not None:
+                self._listener.tell_to_close()
+        elif self._prepared is not None and self._prepared[0] == order.version:
+            await self._switch()
+        self._tell_metrics()
+
+    async def _prepare(self, order: Prepare) -> None:
+        await self._discard()
+        arguments = self._arguments
+        try:
+            generation = Generation(
+                parse(order.content, arguments.config),
+                instance=arguments.instance,
+                slot=arguments.slot,
+                workers=arguments.workers,
+                timer=self._timer,
+                registry=self._registry,
+                previous=self._generation,
+            )
+            await generation.start()
+        except (ConfigError, OSError) as error:
+            self._channel.tell(Refused(order.version, str(error)))
+            return
+        self._prepared = order.version, generation
+        self._tell_metrics()
+        self._channel.tell(Prepared(order.version))
+
+    async def _discard(self) -> None:
+        if self._prepared is not None:
+            _, generation = self._prepared
+            self._prepared = None
+            await generation.retire(self._generation, 0.0)
+
+    async def _switch(self) -> None:
+        assert self._prepared is not None
+        version, generation = self._prepared
+        self._prepared = None
+        before, self._generation = self._generation, generation
+        document = generation.document
+        log = self._log
+        self._log = AccessLog.open(document.access_log.path, document.access_log.redact, self._dropped)
+        if self._listener is None:
+            self._listener = Listener(
+                document.listen,
+                generation.router,
+                self._unrouted,
+                self._log,
+                self._registry,
+                share=self._arguments.workers,
+            )
+            _allow_descriptors(document.listen.limits.connections)
+            await self._listener.start(socket.socket(fileno=self._arguments.listen))
+        else:
+            self._listener.adopt(document.listen, generation.router, self._log)
+        if before is not None:
+            self._retire(before)
+        if log is not None:
+            self._retire_log(log)
+        # What was made at load lives as long as the generation: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        os.write(ready, b"1")
-        await stopped.wait()
-        loop.remove_reader(supervisor)
-        self._draining = True
-        grace = self._generation.document.drain
-        await self._listener.drain(grace)
-        await self._generation.stop(min(grace, 5.0))
-        await self._admin.drain(0.1)
+        self._tell_state()
+        self._channel.tell(Switched(version))
+
+    def _retire(self, generation: Generation) -> None:
+        task = asyncio.create_task(self._retire_when_unused(generation))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def _retire_log(self, log: AccessLog) -> None:
+        asyncio.get_running_loop().run_in_executor(None, log.close)  # it waits for the disk
+
+    async def _retire_when_unused(self, generation: Generation) -> None:
+        assert self._listener is not None
+        await self._listener.finished(self._listener.in_flight(), _RETIRE)
+        await generation.retire(self._generation, 0.0)
+
+    async def _drain(self) -> None:
+        for task in self._retiring:
+            task.cancel()
+        if self._listener is not None and self._generation is not None:
+            grace = self._generation.document.drain.limit
+            await self._listener.drain(grace)
+            await self._generation.retire(None, min(grace, 5.0))
         if self._log is not None:
             self._log.close()
+        self._registry.refresh()
+        self._tell_metrics()
+        self._channel.close()
+
+    async def _look(self) -> None:
+        """Refresh gauges, tell readiness when it changes, and measure how late this runs."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _REFRESH
+            await asyncio.sleep(_REFRESH)
+            self._lag.observe(max(0.0, loop.time() - due))
+            self._registry.refresh()
+            self._tell_metrics()
+            self._tell_state()
+
+    def _tell_state(self) -> None:
+        state = self._state
+        if self._generation is not None and self._listener is not None:
+            state = State(*self._generation.readiness())
+        if state != self._state:
+            self._state = state
+            self._channel.tell(state)
+
+    def _tell_metrics(self) -> None:
+        if self._announced:
+            self._channel.tell(Metrics(list(self._announced)))
+            self._announced.clear()
 
 
 async def _refuse(_request: Request) -> Response:
     raise RequestRefused(Kinds.NOT_FOUND)
-
-
-def _router(handlers: dict[str, Handler]) -> Router[Route]:
-    report, registry = Report(), Registry()
-    routes = []
-    for name, handler in handlers.items():
-        key = parse_key(name, report.place())
-        assert key is not None, "our own routes are well formed"
-        routes.append((key, Route(name, handler, 0, registry)))
-    return Router(routes)
-
-
-async def _run(arguments: argparse.Namespace) -> None:
-    worker = Worker(arguments.config, arguments.instance)
-    listening, admin = socket.socket(fileno=arguments.listen), socket.socket(fileno=arguments.admin)
-    await worker.run(listening, admin, ready=arguments.ready, supervisor=arguments.supervisor)
 
 
 def _allow_descriptors(connections: int) -> None:
@@ -123,22 +226,30 @@ def _allow_descriptors(connections: int) -> None:
         logger.warning("%d open files are allowed, fewer than 'connections: %d' of 'listen'", soft, connections)
 
 
+async def _run(arguments: argparse.Namespace) -> int:
+    # The supervisor decides when a worker ends; a signal to the whole group must not get ahead of it.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    channel = await Channel.open(socket.socket(fileno=arguments.control), Order)
+    return await Worker(arguments, channel).run()
+
+
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="castlegate.server.worker")
-    parser.add_argument("config")
+    parser.add_argument("config", help="where the configuration was read: for reports, and files beside it")
+    parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--listen", type=int, required=True)
-    parser.add_argument("--admin", type=int, required=True)
-    parser.add_argument("--ready", type=int, required=True)
-    parser.add_argument("--supervisor", type=int, required=True)
-    parser.add_argument("--instance", default=f"{socket.gethostname()}-{os.getppid()}")
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        uvloop.run(_run(parser.parse_args()))
-    except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    parser.add_argument("--metrics", type=int, required=True)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--instance", required=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s %(name)s[{os.getpid()}]: %(message)s",
+    )
+    return uvloop.run(_run(parser.parse_args()))
 
 
 if __name__ == "__main__":

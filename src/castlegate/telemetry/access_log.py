@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote_plus
@@ -49,8 +52,15 @@ _remembered_text = lru_cache(1024)(json_text)  # for values that say the same ea
 class AccessLog:
     """Where lines go: standard output or a file."""
 
+    @classmethod
+    def open(cls, path: str, redact: list[str], dropped: Counter) -> AccessLog | None:
+        """The log that the configuration names, if it names one."""
+        return None if path == "off" else cls(path, redact, dropped)
+
     def __init__(self, path: str, redact: list[str], dropped: Counter) -> None:
+        self._path = path
         self._fd = sys.stdout.fileno() if path == "stdout" else os.open(Path(path), LOG_FLAGS, LOG_MODE)
+        self._shared = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._secret = frozenset(name.lower() for name in redact)
         self._lines: list[bytes] = []
         self._dropped = dropped
@@ -116,13 +126,35 @@ class AccessLog:
             if count:
                 lines = self._lines[:count]
                 del self._lines[:count]  # in place: the loop's thread goes on appending to it
-                self._write(b"".join(lines))
+                self._write(lines)
             if last:
+                if self._path != "stdout":
+                    os.close(self._fd)
                 return
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, lines: list[bytes]) -> None:
         try:
+            if self._shared:
+                for piece in _pieces(lines):
+                    os.write(self._fd, piece)
+                return
+            data = b"".join(lines)
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError:
-            self._dropped.value += data.count(b"\n")
+            self._dropped.value += len(lines)
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """Whole lines in pieces that a pipe takes at once: what several workers write must not be mixed up inside of one
+    (POSIX, write: up to PIPE_BUF bytes).
+    """
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        if size + len(line) > select.PIPE_BUF and piece:
+            yield b"".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    yield b"".join(piece)

@@ -27,8 +27,8 @@ class Metrics:
             "castlegate_kafka_events_total", "Events by outcome: stored or failed.", "topic", "outcome"
         )
         self.missing = registry.gauge(
-            "castlegate_kafka_topic_missing", "1 for a topic that routes need and that cannot be used.", "topic"
+            "castlegate_kafka_topic_missing", "Workers that need a topic which cannot be used.", "topic"
         )
         self.lag = registry.gauge("castlegate_kafka_reply_lag", "Replies in the brokers' logs not read yet.").child()
-        self.up = registry.gauge("castlegate_kafka_up", "1 while brokers answer.").child()
-        registry.gauge("castlegate_kafka_pending", "Requests that wait for replies.").child().read = pending.__len__
+        self.up = registry.gauge("castlegate_kafka_up", "Workers whose brokers answer.").child()
+        registry.gauge("castlegate_kafka_pending", "Requests that wait for replies.").watch(pending.__len__)

@@ -1,0 +1,115 @@
+"""A worker as the supervisor sees it: started, spoken to, mirrored, and gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from castlegate.server.control import (
+    Channel,
+    Metrics,
+    Order,
+    Prepared,
+    Refresh,
+    Refreshed,
+    Refused,
+    State,
+    Switched,
+    Word,
+)
+from castlegate.telemetry.metrics import Memory, Registry
+
+
+class Place(NamedTuple):
+    """What all the workers of a slot are given, one after another."""
+
+    config: Path
+    slot: int
+    workers: int
+    instance: str
+    listening: socket.socket
+
+
+class WorkerProcess:
+    """One started worker. `prepared`, `switched`: the latest version it said that of."""
+
+    def __init__(self, place: Place, process: subprocess.Popen[bytes], channel: Channel, registry: Registry) -> None:
+        self.place = place
+        self.process = process
+        self.registry = registry  # mirrors the worker's
+        self.state = State(False, "starting")
+        self.switched = 0
+        self._channel = channel
+        self._answer: asyncio.Future[Prepared | Refused | Switched] | None = None
+        self._refreshed = asyncio.Event()
+        self.ended = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, place: Place) -> WorkerProcess:
+        """A fresh program with the slot's socket: never a fork of this one."""
+        ours, theirs = socket.socketpair()
+        memory = Memory.create()
+        handed = {"--control": theirs.fileno(), "--listen": place.listening.fileno(), "--metrics": memory}
+        command = [sys.executable, "-m", "castlegate.server.worker", str(place.config), "--instance", place.instance]
+        for name, value in (*handed.items(), ("--slot", place.slot), ("--workers", place.workers)):
+            command += [name, str(value)]
+        process = subprocess.Popen(command, pass_fds=tuple(handed.values()))  # noqa: ASYNC220, S603
+        theirs.close()
+        registry = Registry(Memory(memory))
+        os.close(memory)
+        ours.setblocking(False)
+        return cls(place, process, await Channel.open(ours, Word), registry)
+
+    def tell(self, order: Order) -> None:
+        """Send an order that asks for no answer."""
+        self._channel.tell(order)
+
+    async def ask(self, order: Order, within: float) -> Prepared | Refused | Switched:
+        """Send an order and wait for what it says to it; raises `TimeoutError`, or `ChildProcessError` if it ends."""
+        answer: asyncio.Future[Prepared | Refused | Switched] = asyncio.get_running_loop().create_future()
+        self._answer = answer
+        self._channel.tell(order)
+        either: list[asyncio.Future[Any]] = [answer, self.ended]
+        await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        if self.ended.done():
+            raise ChildProcessError(f"a worker ended with status {self.process.poll()}")
+        raise TimeoutError(f"a worker did not answer within {within:g} s")
+
+    async def refresh(self, within: float) -> None:
+        """Have its gauges brought up to date; a worker that is busy is not waited for longer than `within` seconds."""
+        self._refreshed.clear()
+        self._channel.tell(Refresh())
+        fresh = asyncio.ensure_future(self._refreshed.wait())
+        await asyncio.wait([fresh], timeout=within)
+        fresh.cancel()
+
+    def kill(self) -> None:
+        """At once."""
+        self.process.kill()
+
+    async def _listen(self) -> int:
+        """Take what the worker says until it has ended; returns its exit status."""
+        while (word := await self._channel.receive()) is not None:
+            if isinstance(word, Metrics):
+                for told in word.announced:
+                    self.registry.mirror(told)
+            elif isinstance(word, Refreshed):
+                self._refreshed.set()
+            elif isinstance(word, State):
+                self.state = word
+            elif self._answer is not None and not self._answer.done():
+                if isinstance(word, Switched):
+                    self.switched = word.version
+                self._answer.set_result(word)
+        self._channel.close()
+        self._refreshed.set()
+        status: int = await asyncio.get_running_loop().run_in_executor(None, self.process.wait)
+        self.state = State(False, "ended")
+        return status
