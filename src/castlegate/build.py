@@ -81,12 +81,20 @@ class Generation:
         if self.engine is not None:
             await self.engine.start()
 
+    def watch(self) -> None:
+        """Have gauges tell of this generation from now on."""
+        for upstream in self.upstreams.values():
+            if isinstance(upstream, HttpUpstream):
+                upstream.watch(self._registry)
+
     async def retire(self, successor: Generation | None, grace: float) -> None:
         """Close what the successor has not taken over; what is in flight has `grace` seconds."""
         taken = set() if successor is None else {id(each) for each in (*successor.upstreams.values(), successor.engine)}
-        for upstream in self.upstreams.values():
+        for name, upstream in self.upstreams.items():
             if isinstance(upstream, HttpUpstream) and id(upstream) not in taken:
                 upstream.close()
+                if successor is not None and name not in successor.upstreams:
+                    upstream.unwatch(self._registry)
         if self.engine is not None and id(self.engine) not in taken:
             await self.engine.stop(grace)
 
@@ -129,7 +137,7 @@ class Generation:
             before = self._previous
             if before is not None and name in before.upstreams and before.document.services[name] == service:
                 return before.upstreams[name]
-            return HttpUpstream(service.http, self._timer)
+            return HttpUpstream(name, service.http, self._timer, self._registry)
         assert service.kafka is not None, "the document was checked"
         assert self.engine is not None, "the document was checked"
         return self.engine.service(name, service.kafka)

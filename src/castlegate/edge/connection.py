@@ -39,6 +39,7 @@ logger = logging.getLogger("castlegate.edge")
 
 _HEAD_END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LAST_CALL = 1.0  # seconds in which a connection made while draining must begin its request
 _LINGER = 2.0  # seconds in which a client that is still sending may read its refusal
 _MOST_KEPT = 2048  # bytes of fields that a connection keeps for the next request
 _BIG = 64 * 1024  # bytes of body from which head and body are written apart
@@ -94,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "unknown"
         listener = self._listener
-        if len(listener.connections) >= listener.max_connections or listener.draining:
+        if len(listener.connections) >= listener.max_connections:
             listener.refused("connections")
             self._transport.write(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
                                   b"connection: close\r\n\r\n")  # fmt: skip
@@ -103,7 +104,8 @@ class ClientConnection(asyncio.Protocol):
             return
         listener.connections.add(self)
         listener.accepted.value += 1
-        self.expires = self._now() + self._timeouts.header
+        # One that was accepted as the listener closed is still served, if it has something to ask.
+        self.expires = self._now() + (_LAST_CALL if listener.draining else self._timeouts.header)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of requests."""

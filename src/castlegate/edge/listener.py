@@ -54,7 +54,7 @@ class Listener:
         self.ids = Ids()
         self.connections: set[ClientConnection] = set()
         self.closing = False  # clients are told to close
-        self.draining = False  # and new ones are sent away
+        self.draining = False  # and no new ones are taken
         self.loop = asyncio.get_running_loop()
         self._share = share
         self._refusals = registry.counter("castlegate_refused_total", "Requests refused, by reason.", "reason")

@@ -78,13 +78,20 @@ class Worker:
         try:
             while not isinstance(order := await self._channel.receive(), DrainOrder) or not order.stop:
                 if order is None:
-                    logger.warning("the supervisor has gone: draining")
+                    await self._outlive_the_supervisor()
                     break
                 await self._follow(order)
         finally:
             look.cancel()
         await self._drain()
         return 0
+
+    async def _outlive_the_supervisor(self) -> None:
+        """Serve on for as long as balancers need to notice that the admin port does not answer."""
+        logger.warning("the supervisor has gone: draining")
+        if self._listener is not None and self._generation is not None:
+            self._listener.tell_to_close()
+            await asyncio.sleep(self._generation.document.drain.notice)
 
     async def _follow(self, order: Order) -> None:
         if isinstance(order, Prepare):
@@ -135,6 +142,7 @@ class Worker:
         version, generation = self._prepared
         self._prepared = None
         before, self._generation = self._generation, generation
+        generation.watch()
         document = generation.document
         log = self._log
         self._log = AccessLog.open(document.access_log.path, document.access_log.redact, self._dropped)

@@ -45,6 +45,21 @@ class Pool:
         self._closing = False
         self._sweeping = False
 
+    @property
+    def idle(self) -> int:
+        """Connections that nobody uses."""
+        return len(self._idle)
+
+    @property
+    def open(self) -> int:
+        """All connections, with those being made."""
+        return self._open
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a connection."""
+        return len(self._waiting)
+
     def take_idle(self, now: float) -> ServerConnection | None:
         """A connection that is there, None if one must be waited for."""
         oldest = now - self.settings.idle

@@ -8,6 +8,7 @@ from castlegate.config.addresses import parse_origin
 from castlegate.errors import CallFailed
 from castlegate.message import Call, Caller, Reply
 from castlegate.rules.balancing import Balancer, RoundRobin
+from castlegate.telemetry.metrics import Family, Gauge, Registry
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
@@ -20,8 +21,19 @@ _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 class HttpUpstream:
     """One service and its instances."""
 
-    def __init__(self, settings: HttpService, timer: Timer) -> None:
+    def __init__(self, name: str, settings: HttpService, timer: Timer, registry: Registry) -> None:
         self._now = timer.now
+        self._name = name
+        self._results = registry.counter(
+            "castlegate_upstream_requests_total",
+            "Calls of instances: answered, or the kind of failure.",
+            "service",
+            "result",
+        )
+        self._answered = self._results.child(name, "answered")
+        self._seconds = registry.histogram(
+            "castlegate_upstream_duration_seconds", "From sending a call to the head of its answer.", "service"
+        ).child(name)
         reader = AnswerReader(settings.pool.headers)
         self._pools = [Pool(*parse_origin(each), settings.pool, reader, timer) for each in settings.instances]
         self._balancer: Balancer[Pool] = RoundRobin(self._pools)
@@ -33,6 +45,20 @@ class HttpUpstream:
     def instances(self) -> int:
         """How many there are."""
         return len(self._pools)
+
+    def watch(self, registry: Registry) -> None:
+        """Have the gauges of its service tell of this one."""
+        connections, waiting = _gauges(registry)
+        connections.watch(lambda: sum(pool.idle for pool in self._pools), self._name, "idle")
+        connections.watch(lambda: sum(pool.open - pool.idle for pool in self._pools), self._name, "busy")
+        waiting.watch(lambda: sum(pool.waiting for pool in self._pools), self._name)
+
+    def unwatch(self, registry: Registry) -> None:
+        """There is no such service any more."""
+        connections, waiting = _gauges(registry)
+        connections.forget(self._name, "idle")
+        connections.forget(self._name, "busy")
+        waiting.forget(self._name)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -56,14 +82,18 @@ class HttpUpstream:
             if connection is None:
                 connection = await pool.wait_for_one(until)
             waiter = connection.send(call, self._head(pool, call), until)
-            return await waiter
-        except CallFailed:
+            reply = await waiter
+        except CallFailed as failed:
             call.tried.append(pool)
+            self._results.child(self._name, failed.kind.name).value += 1
             raise
         except asyncio.CancelledError:
             if connection is not None and waiter is not None and not waiter.done():
                 connection.abandon()
             raise
+        self._answered.value += 1
+        self._seconds.observe(self._now() - now)
+        return reply
 
     def _head(self, pool: Pool, call: Call) -> bytes:
         request, body = call.request, call.body
@@ -80,3 +110,10 @@ class HttpUpstream:
             call.method, call.target, self._version[pool], call.headers.wire, request.forwarded, request.id,
             trace.traceparent, framing,
         )  # fmt: skip
+
+
+def _gauges(registry: Registry) -> tuple[Family[Gauge], Family[Gauge]]:
+    return (
+        registry.gauge("castlegate_upstream_connections", "Connections to services by state.", "service", "state"),
+        registry.gauge("castlegate_upstream_waiting", "Calls that wait for a connection.", "service"),
+    )
