@@ -104,7 +104,7 @@ def test_r1_of_two_instances_one_may_die(pair: Pair) -> None:
     load.wait_for(500)
     load.stop()
     assert set(load.statuses) == {200}, f"{load.statuses}: idempotent requests are tried once more at the other"
-    assert pair.gateways[1].metrics()['castlegate_requests_total{route="GET /x",status="200"}'] > 400
+    assert pair.gateways[1].metrics()['castlegate_requests_total{route="GET /x",status="200"}'] > 100
 
 
 def test_r2_a_rolling_restart_fails_no_request(pair: Pair) -> None:
