@@ -8,7 +8,7 @@ The subject has one core, the load and the answering service the other; Kafka sh
 import sys
 from pathlib import Path
 
-from benchmarks.measure import LOAD_CORE, CannotMeasure, compare, parse_options, pinned
+from benchmarks.measure import LOAD_CORE, CannotMeasure, Load, compare, parse_options, pinned
 from benchmarks.peers.castlegate import castlegate
 from benchmarks.peers.nest import nest_gateway
 from tests.testbeds.cache import REPO
@@ -36,7 +36,7 @@ def main() -> int:
         with Program(command, name="echo", cwd=REPO, env={"BOOTSTRAP": kafka.bootstrap}) as echo:
             echo.wait_for_line("^ready")
             # Long enough for the compilers of two virtual machines: Kafka's and Node's.
-            return compare("Kafka request-reply", subjects, _PATHS, options, warm_up_s=10)
+            return compare("Kafka request-reply", subjects, Load(_PATHS), options, warm_up_s=10)
     except (CannotMeasure, Unprepared) as error:
         print(error, file=sys.stderr)
         return 1

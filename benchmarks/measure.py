@@ -43,7 +43,12 @@ _SCRIPT = """\
 local paths = {{{paths}}}
 local requests, next_one = {{}}, 0
 init = function(args)
-  for i, path in ipairs(paths) do requests[i] = wrk.format("GET", path, {{{headers}}}) end
+  local body = {body} > 0 and string.rep("x", {body}) or nil
+  for i, path in ipairs(paths) do
+    local headers = {{{headers}}}
+    if {vary} then headers["Referer"] = "https://shop.example/orders?page=" .. i end
+    requests[i] = wrk.format("{method}", path, headers, body)
+  end
 end
 request = function()
   next_one = next_one % #requests + 1
@@ -70,6 +75,7 @@ class Running:
 
     url: str
     program: Program
+    admin: str = ""  # URL of its admin port
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,17 @@ class Subject:
 
     name: str
     start: Callable[[Path], AbstractContextManager[Running]]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is asked for: these paths in turn. `vary`: a field of theirs differs from one request to the next."""
+
+    paths: Sequence[str]
+    connections: Sequence[int] = CONNECTIONS
+    method: str = "GET"
+    body: int = 0  # bytes
+    vary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +129,16 @@ def parse_options(description: str) -> Options:
     return Options(found.rounds, found.seconds, found.json, found.subjects.split(",") if found.subjects else None)
 
 
-def compare(title: str, subjects: Sequence[Subject], paths: Sequence[str], options: Options, *, warm_up_s: int) -> int:
-    """Measure the subjects in turn, print a table, write the JSON; 1 if any request failed."""
+def compare(
+    title: str, subjects: Sequence[Subject], load: Load, options: Options, *, warm_up_s: int, own: str = "castlegate"
+) -> int:
+    """Measure the subjects in turn, print a table, write the JSON; 1 if any request failed. `own`: whose CPU is
+    divided by each other's.
+    """
     chosen = [subject for subject in subjects if options.subjects is None or subject.name in options.subjects]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="castlegate-bench-")))
-        script = folder / "load.lua"
-        script.write_text(_script(paths))
+        script = write_script(folder, load)
         running = {}
         for subject in chosen:
             _say(f"starting {subject.name}")
@@ -126,14 +146,16 @@ def compare(title: str, subjects: Sequence[Subject], paths: Sequence[str], optio
             home.mkdir()
             running[subject.name] = stack.enter_context(subject.start(home))
         for name, one in running.items():
-            wait_until_serves(one, paths[0])
-            for connections in CONNECTIONS:
+            wait_until_serves(one, load)
+            for connections in load.connections:
                 _say(f"warming up {name}, connections: {connections}")
-                _measure(one, script, connections, warm_up_s)
-        medians = _rounds(running, script, options)
-    _print_table(title, medians)
+                measure(one, script, connections, warm_up_s)
+        medians = _rounds(running, script, load.connections, options)
+        memory = {name: peak_memory(one.program.pid) for name, one in running.items()}
+    _print_table(title, medians, own)
+    print("\npeak memory: " + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in memory.items()))
     if options.json:
-        options.json.write_text(json.dumps(_result(medians), indent=2) + "\n")
+        options.json.write_text(json.dumps(_result(medians, own), indent=2) + "\n")
     failed = [f"{name} at {count}" for (name, count), sample in medians.items() if sample.failed]
     if failed:
         print(f"requests failed: {', '.join(failed)}; these figures say nothing", file=sys.stderr)
@@ -155,6 +177,11 @@ def needed(program: str, how: str) -> str:
 
 def cpu_seconds(root: int) -> float:
     """User and system time of a process and all below it, with threads and children that have ended."""
+    return sum(_tree(root).values()) / os.sysconf("SC_CLK_TCK")
+
+
+def _tree(root: int) -> dict[int, int]:
+    """A process and all below it, with the ticks that each has taken."""
     times: dict[int, tuple[int, int]] = {}  # by process: parent, ticks
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -166,28 +193,50 @@ def cpu_seconds(root: int) -> float:
     tree = {root}
     while grown := {child for child, (parent, _) in times.items() if parent in tree and child not in tree}:
         tree |= grown
-    return sum(times[member][1] for member in tree if member in times) / os.sysconf("SC_CLK_TCK")
+    return {member: times[member][1] for member in tree if member in times}
 
 
-def wait_until_serves(running: Running, path: str) -> None:
-    """Wait until the subject answers that path with 200."""
-    running.program.wait_until(lambda: _status(running.url, path) == 200, f"200 for {path}", 60)
+def peak_memory(root: int) -> int:
+    """Bytes that a process and all below it held at most, added up."""
+    return _memory(root, "VmHWM")
 
 
-def _status(url: str, path: str) -> int | None:
+def resident_memory(root: int) -> int:
+    """Bytes that they hold now."""
+    return _memory(root, "VmRSS")
+
+
+def _memory(root: int, row: str) -> int:
+    held = 0
+    for member in _tree(root):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{member}/status").read_text()
+            held += next((int(line.split()[1]) for line in status.splitlines() if line.startswith(row)), 0) * 1024
+    return held
+
+
+def wait_until_serves(running: Running, load: Load) -> None:
+    """Wait until the subject answers with 200."""
+    path = load.paths[0]
+    running.program.wait_until(lambda: _status(running.url, path, load.method) == 200, f"200 for {path}", 60)
+
+
+def _status(url: str, path: str, method: str) -> int | None:
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("GET", path, headers=_HEADERS)
+        connection.request(method, path, body=b"x" if method == "POST" else None, headers=_HEADERS)
         return connection.getresponse().status
     return None
 
 
-def _rounds(running: dict[str, Running], script: Path, options: Options) -> dict[tuple[str, int], Sample]:
+def _rounds(
+    running: dict[str, Running], script: Path, counts: Sequence[int], options: Options
+) -> dict[tuple[str, int], Sample]:
     samples: dict[tuple[str, int], list[Sample]] = {}
     for number in range(options.rounds):
-        for connections in CONNECTIONS:
+        for connections in counts:
             for name, one in _rotated(running, number):
-                sample = _measure(one, script, connections, options.seconds)
+                sample = measure(one, script, connections, options.seconds)
                 samples.setdefault((name, connections), []).append(sample)
                 _say(
                     f"round {number + 1}/{options.rounds}, connections: {connections:2}, {name}: "
@@ -203,7 +252,8 @@ def _rotated(running: dict[str, Running], by: int) -> Iterator[tuple[str, Runnin
         yield name, running[name]
 
 
-def _measure(running: Running, script: Path, connections: int, seconds: int) -> Sample:
+def measure(running: Running, script: Path, connections: int, seconds: int) -> Sample:
+    """One round of load by wrk."""
     wrk = needed("wrk", "apt-get install wrk")
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), running.url]
     before = cpu_seconds(running.program.pid)
@@ -230,25 +280,36 @@ def _median(samples: Sequence[Sample]) -> Sample:
     return Sample(**{name: statistics.median(values) for name, values in columns.items()}, failed=failed)
 
 
-def _script(paths: Sequence[str]) -> str:
+def write_script(folder: Path, load: Load) -> Path:
+    """What wrk is to ask for."""
+    script = folder / "load.lua"
+    script.write_text(_script(load))
+    return script
+
+
+def _script(load: Load) -> str:
     return _SCRIPT.format(
-        paths=", ".join(f'"{path}"' for path in paths),
+        method=load.method,
+        body=load.body,
+        vary=str(load.vary).lower(),
+        paths=", ".join(f'"{path}"' for path in load.paths),
         headers=", ".join(f'["{name}"] = "{value}"' for name, value in _HEADERS.items()),
     )
 
 
-def _result(medians: dict[tuple[str, int], Sample]) -> dict[str, Any]:
+def _result(medians: dict[tuple[str, int], Sample], own_name: str) -> dict[str, Any]:
     subjects: dict[str, dict[str, Any]] = {}
     for (name, connections), sample in medians.items():
         subjects.setdefault(name, {})[str(connections)] = asdict(sample)
-    many = {name: sample for (name, connections), sample in medians.items() if connections == CONNECTIONS[0]}
-    own = many.pop("castlegate", None)
+    most = max(connections for _, connections in medians)
+    many = {name: sample for (name, connections), sample in medians.items() if connections == most}
+    own = many.pop(own_name, None)
     # CPU per request beside each peer's: less than 1 is less work.
     ratios = {name: round(own.cpu_us / peer.cpu_us, 3) for name, peer in many.items()} if own else {}
     return {"subjects": subjects, "ratios": ratios}
 
 
-def _print_table(title: str, medians: dict[tuple[str, int], Sample]) -> None:
+def _print_table(title: str, medians: dict[tuple[str, int], Sample], own: str) -> None:
     print(f"\n{title}: medians\n")
     print(f"{'':12} {'conns':>5} {'CPU us/req':>11} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'failed':>7}")
     for (name, connections), sample in sorted(medians.items(), key=lambda item: (-item[0][1], item[1].cpu_us)):
@@ -256,8 +317,8 @@ def _print_table(title: str, medians: dict[tuple[str, int], Sample]) -> None:
             f"{name:12} {connections:5} {sample.cpu_us:11.1f} {sample.per_second:8.0f} "
             f"{sample.p50_ms:8.2f} {sample.p99_ms:8.2f} {sample.failed:7.0f}"
         )
-    for name, ratio in _result(medians)["ratios"].items():
-        print(f"\ncastlegate / {name}: {ratio:.2f} of its CPU time per request")
+    for name, ratio in _result(medians, own)["ratios"].items():
+        print(f"\n{own} / {name}: {ratio:.2f} of its CPU time per request")
 
 
 def _say(what: str) -> None:

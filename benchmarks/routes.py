@@ -1,55 +1,39 @@
-"""The route table that every HTTP subject gets, and the paths that the load asks for.
+"""Ten to ten thousand routes: what finding one costs must not grow with their number.
 
-Two hundred routes: 25 collections of 8, as a company's API has them: exact paths, placeholders, one rest of a path.
+python -m benchmarks.routes [--rounds N] [--seconds N] [--json FILE]
 """
 
-from dataclasses import dataclass
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
 
-COLLECTIONS = [
-    "accounts", "addresses", "baskets", "brands", "campaigns", "categories", "coupons", "currencies", "customers",
-    "deliveries", "devices", "invoices", "labels", "locations", "messages", "orders", "payments", "products", "refunds",
-    "reviews", "sessions", "shipments", "suppliers", "tickets", "warehouses",
-]  # fmt: skip
-_SHAPES = [
-    ("GET", "/api/v1/{c}/{{id}}"),
-    ("GET", "/api/v1/{c}"),
-    ("POST", "/api/v1/{c}"),
-    ("PUT", "/api/v1/{c}/{{id}}"),
-    ("DELETE", "/api/v1/{c}/{{id}}"),
-    ("GET", "/api/v1/{c}/{{id}}/items"),
-    ("GET", "/api/v1/{c}/{{id}}/items/{{item}}"),
-    ("ANY", "/files/{c}/{{path...}}"),
-]
+from benchmarks.measure import CannotMeasure, Load, Subject, compare, parse_options
+from benchmarks.peers.castlegate import castlegate
+from benchmarks.services.origin import origin
+
+_COUNTS = (10, 100, 1_000, 10_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """`ANY /files/orders/{path...}`, taken apart."""
-
-    collection: str
-    method: str
-    path: str
-
-    @property
-    def is_prefix(self) -> bool:
-        """Whether it ends in a placeholder for the rest of the path."""
-        return self.path.endswith("...}")
-
-    @property
-    def has_placeholder(self) -> bool:
-        """Whether any segment is free."""
-        return "{" in self.path
+def main() -> int:
+    """Run it; 1 if it cannot be run or requests failed."""
+    options = parse_options("castlegate with 10 to 10,000 routes.")
+    try:
+        with tempfile.TemporaryDirectory(prefix="castlegate-origin-") as folder, origin(Path(folder)) as port:
+            subjects = [_with_routes(count, port) for count in _COUNTS]
+            # In every table there are these ten; more of them would differ in what the processor's caches hold.
+            load = Load([f"/api/v{number}/orders/7" for number in range(10)], (64,))
+            return compare("Routes", subjects, load, options, warm_up_s=3, own="10000 routes")
+    except CannotMeasure as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
-ROUTES = [Route(name, method, path.format(c=name)) for name in COLLECTIONS for method, path in _SHAPES]
+def _with_routes(count: int, port: int) -> Subject:
+    head = Path(__file__).with_name("gateway_http.yaml").read_text()
+    routes = "".join(f"  GET /api/v{number}/orders/{{id}}: {{call: origin}}\n" for number in range(count))
+    return dataclasses.replace(castlegate(head + routes, {"ORIGIN_PORT": str(port)}), name=f"{count} routes")
 
-LOAD_PATHS = [
-    path.format(c=name, n=1000 + number)
-    for number, name in enumerate(COLLECTIONS)
-    for path in (
-        "/api/v1/{c}/{n}",
-        "/api/v1/{c}?page=2&size=20",
-        "/api/v1/{c}/{n}/items/7",
-        "/files/{c}/2026/11/{n}.json",
-    )
-]
+
+if __name__ == "__main__":
+    sys.exit(main())

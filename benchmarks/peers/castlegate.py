@@ -9,25 +9,27 @@ from benchmarks.measure import SUBJECT_CORE, CannotMeasure, Running, Subject, pi
 from tests.testbeds.processes import Program, free_port
 
 
-def castlegate(config: str, env: Mapping[str, str]) -> Subject:
+def castlegate(config: str, env: Mapping[str, str], *, cores: int = 1) -> Subject:
     """The gateway with this configuration, whose variables are `env`, PORT, ADMIN_PORT and ACCESS_LOG."""
-    return Subject("castlegate", lambda folder: _start(config, env, folder))
+    return Subject("castlegate", lambda folder: _start(config, env, folder, cores))
 
 
 @contextlib.contextmanager
-def _start(config: str, env: Mapping[str, str], folder: Path) -> Iterator[Running]:
+def _start(config: str, env: Mapping[str, str], folder: Path, cores: int) -> Iterator[Running]:
     program_file = Path(sys.executable).with_name("castlegate")
     if not program_file.exists():
         raise CannotMeasure("castlegate is not installed here: uv pip install -e .")
-    port = free_port()
+    port, admin = free_port(), free_port()
     file = folder / "gateway.yaml"
     file.write_text(config)
     settings = {
         **env,
         "PORT": str(port),
-        "ADMIN_PORT": str(free_port()),
+        "ADMIN_PORT": str(admin),
         "ACCESS_LOG": str(folder / "access.log"),
     }
-    with Program(pinned(SUBJECT_CORE, [program_file, "run", file]), name="castlegate", env=settings) as program:
+    command: list[str | Path] = [program_file, "run", file]
+    pinning = pinned(SUBJECT_CORE, command) if cores == 1 else command
+    with Program(pinning, name="castlegate", env=settings) as program:
         program.wait_for_port(port)
-        yield Running(f"http://127.0.0.1:{port}", program)
+        yield Running(f"http://127.0.0.1:{port}", program, f"http://127.0.0.1:{admin}")

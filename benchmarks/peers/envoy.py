@@ -11,8 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from benchmarks.api import ROUTES, Route
 from benchmarks.measure import SUBJECT_CORE, CannotMeasure, Running, Subject, pinned
-from benchmarks.routes import ROUTES, Route
 from tests.testbeds.processes import Program, free_port
 
 _TYPE = "type.googleapis.com/envoy"

@@ -5,23 +5,35 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks.api import ROUTES, Route
 from benchmarks.measure import SUBJECT_CORE, Running, Subject
-from benchmarks.routes import ROUTES, Route
 from benchmarks.services.nginx import run_nginx
 from tests.testbeds.processes import free_port
 
 _PROXY = "proxy_pass http://origin;"
 
 
-def nginx(origin_port: int) -> Subject:
+# Bodies go through as they come, as they do through the gateway, not by way of a file.
+_STREAMING = """
+proxy_buffering off;
+proxy_request_buffering off;
+proxy_buffer_size 64k;
+proxy_buffers 8 64k;
+proxy_busy_buffers_size 128k;
+client_body_buffer_size 64k;
+client_max_body_size 64m;
+"""
+
+
+def nginx(origin_port: int, *, streaming: bool = False) -> Subject:
     """One nginx worker in front of the origin."""
-    return Subject("nginx", lambda folder: _start(origin_port, folder))
+    return Subject("nginx", lambda folder: _start(origin_port, folder, _STREAMING if streaming else ""))
 
 
 @contextlib.contextmanager
-def _start(origin_port: int, folder: Path) -> Iterator[Running]:
+def _start(origin_port: int, folder: Path, more: str) -> Iterator[Running]:
     port = free_port()
-    with run_nginx(folder, SUBJECT_CORE, port, _http_block(port, origin_port, folder / "access.log")) as program:
+    with run_nginx(folder, SUBJECT_CORE, port, more + _http_block(port, origin_port, folder / "access.log")) as program:
         yield Running(f"http://127.0.0.1:{port}", program)
 
 
