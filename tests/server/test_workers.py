@@ -45,6 +45,7 @@ def ask(gateway: Gateway) -> int:
 
 def test_both_workers_take_connections(gateway: Gateway) -> None:
     clients = [Client(gateway.port) for _ in range(40)]
+    gateway.program.wait_until(lambda: gateway.metrics()["castlegate_connections"] == 40, "all connections")
     shares = [count_descriptors(worker["pid"]) for worker in gateway.workers()]
     for client in clients:
         client.socket.close()

@@ -47,6 +47,7 @@ from castlegate.wire.timer import Timer
 logger = logging.getLogger("castlegate.worker")
 
 _REFRESH = 0.25  # seconds between two looks at gauges, readiness and the loop's lag
+_COLLECT_EVERY = 16  # reloads between two full collections
 _RETIRE = 60.0  # seconds in which requests may finish on a generation that was replaced
 
 
@@ -114,6 +115,7 @@ class Worker:
         await self._discard()
         arguments = self._arguments
         try:
+            # Not in a thread: the loop would get the interpreter back only every 5 ms, after each of its system calls.
             generation = Generation(
                 parse(order.content, arguments.config),
                 instance=arguments.instance,
@@ -163,7 +165,11 @@ class Worker:
             self._retire(before)
         if log is not None:
             self._retire_log(log)
-        # What was made at load lives as long as the generation: the collector need not look at it again.
+        # What was made at load lives as long as the generation: the collector need not look at it again. Of what is
+        # frozen and no longer used, cycles are found by a full collection, which holds up requests for tens of
+        # milliseconds: not at every reload.
+        if version % _COLLECT_EVERY == 0:
+            gc.unfreeze()
         gc.collect()
         gc.freeze()
         self._tell_state()
