@@ -155,8 +155,8 @@ class Body:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it has arrived."""
-        return self._ended
+        """Whether all of it has arrived, and is acceptable."""
+        return self._ended and self._error is None
 
     async def read(self) -> bytes:
         """The next chunk; `b""` at the end. Raises what the source failed with."""

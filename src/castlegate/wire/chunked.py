@@ -52,7 +52,8 @@ class ChunkedDecoder:
             at += len(piece)
             self._line += piece
             if len(self._line) > (self._max_trailer_size if self._want == "trailers" else LONGEST_LINE):
-                raise Malformed("A line of the chunked body is too long.")
+                kind = Kinds.HEADERS_TOO_LARGE if self._want == "trailers" else Kinds.FRAMING
+                raise Malformed("A line of the chunked body is too long.", kind)
             if self._want == "data-end" and not b"\r\n".startswith(self._line):
                 raise Malformed("A chunk is longer than it says.")
             if end >= 0:
