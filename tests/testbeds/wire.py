@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Self
 
@@ -101,6 +102,7 @@ class Origin:
         self.unfinished: list[bytes] = []  # what was left of a connection that ended within a request
         self.connections = 0
         self.accepts = True  # else each connection is closed at once
+        self.early = b""  # an answer to each head, before its body
         self._open: set[socket.socket] = set()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -109,6 +111,13 @@ class Origin:
 
     def __enter__(self) -> Self:
         return self
+
+    def wait_closed(self, connection: socket.socket, timeout_s: float = 5.0) -> None:
+        """Until a connection has ended at the other side."""
+        end = time.monotonic() + timeout_s
+        while connection in self._open:
+            assert time.monotonic() < end, "the connection is still open"
+            time.sleep(0.002)
 
     def hang_up(self) -> None:
         """End every connection; returns when they are closed."""
@@ -149,6 +158,10 @@ class Origin:
         with connection, contextlib.suppress(OSError):
             rest = b""
             while True:
+                if self.early:
+                    while b"\r\n\r\n" not in rest:
+                        rest += connection.recv(65536)
+                    connection.sendall(self.early)
                 request, rest = _read_request(connection, rest)
                 if not request:
                     if rest:

@@ -11,13 +11,9 @@ it is full, or a body's reader is slow, nothing more is read. Only the callbacks
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import math
 import re
-import termios
-from array import array
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -32,6 +28,7 @@ from castlegate.telemetry.trace import acceptable_request_id, continue_trace
 from castlegate.waiting import DirectTask, Waiter
 from castlegate.wire.chunked import ChunkedDecoder
 from castlegate.wire.fields import LAST_CHUNK, Malformed, encode_chunk
+from castlegate.wire.untaken import untaken
 
 if TYPE_CHECKING:
     from castlegate.edge.listener import Listener
@@ -146,7 +143,7 @@ class ClientConnection(asyncio.Protocol):
         """A timeout has passed."""
         self.expires = math.inf
         receiving = self._receiving
-        buffered = self._untaken()
+        buffered = untaken(self._transport)
         if 0 < buffered < self._buffered and not self._lingering:
             self._buffered = buffered
             self.expires = self._now() + self._timeouts.write
@@ -180,7 +177,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return
         if self._full:
-            self._buffered = self._untaken()
+            self._buffered = untaken(self._transport)
             self.expires = self._now() + self._timeouts.write
         elif self._receiving is not None and not (self._deaf or self._bodies_held or self._queue_held):
             self.expires = self._now() + self._timeouts.body
@@ -190,15 +187,6 @@ class ClientConnection(asyncio.Protocol):
             self.expires = self._head_since + self._timeouts.header
         else:
             self.expires = self._now() + self._timeouts.idle
-
-    def _untaken(self) -> int:
-        """Bytes written that the client has not taken: ours, and what the system still holds (megabytes, on loopback),
-        without which a slow reader would look like one that does not read.
-        """
-        held = array("i", [0])
-        with contextlib.suppress(OSError):  # a system that does not tell
-            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held)
-        return self._transport.get_write_buffer_size() + held[0]
 
     def _close(self) -> None:
         """Let what is written leave. A client that is still sending gets time to read why nobody listens: closing on
@@ -214,7 +202,7 @@ class ClientConnection(asyncio.Protocol):
             self.expires = self._now() + _LINGER
         else:
             self._deaf = True
-            self._buffered = self._untaken()
+            self._buffered = untaken(self._transport)
             self._transport.close()
             self.expires = self._now() + self._timeouts.write
 
