@@ -96,7 +96,7 @@ BODIES = _one({
     "extensions": (_chunked(b'5;a;b=c; d="e f"\r\nhello\r\n0;last\r\n\r\n'), HELLO),
     "an extension behind space": (_chunked(b"5 ; a\r\nhello\r\n0\r\n\r\n"), HELLO),
     "trailers": (_chunked(b"5\r\nhello\r\n0\r\nX-T: 1\r\nX-U:\r\n\r\n"), HELLO._replace(absent=(b"x-t",))),
-    "trailers of framing": (_chunked(b"5\r\nhello\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: x\r\nHost: evil\r\n\r\n"), HELLO._replace(absent=(b"evil", b"50"))),
+    "trailers of framing": (_chunked(b"5\r\nhello\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: x\r\nHost: evil\r\n\r\n"), HELLO._replace(absent=(b"evil",))),
     "chunks of nothing": (_chunked(b"0\r\n\r\n"), HELLO._replace(body=b"")),
     "chunks that hold line ends": (_chunked(b"4\r\n\r\n\r\n\r\n5\r\n0\r\n\r\n\r\n0\r\n\r\n"), HELLO._replace(body=b"\r\n\r\n0\r\n\r\n")),
     "an expectation with its body": (_post(b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"hello"), HELLO._replace(absent=(b"expect",))),
@@ -156,7 +156,7 @@ PIPELINED: Table = {
     ),
     "a trace in one of two": (
         _get(fields=b"Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nTracestate: a=b\r\n") + _get(),
-        (X._replace(present=(b"tracestate: a=b",)), X._replace(absent=(b"tracestate", b"4bf92f"))),
+        (X._replace(present=(b"tracestate: a=b",)), X._replace(absent=(b"tracestate", b"4bf92f3577b34da6"))),
     ),
 }  # fmt: skip
 
