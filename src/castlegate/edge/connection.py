@@ -367,7 +367,7 @@ class ClientConnection(asyncio.Protocol):
             else:
                 route, request.params = listener.router.match(method, host, request.path)
                 handler = route.handler
-                if request.path is not path and b"%2F" in request.path:
+                if request.path is not path:
                     listener.router.confirm(method, host, request.path, route)
         except RequestRefused as refusal:
             error = refusal

@@ -60,15 +60,19 @@ class Router(Generic[T]):
         raise RequestRefused(Kinds.METHOD_NOT_ALLOWED, headers=((b"allow", allow),))
 
     def confirm(self, method: bytes, host: bytes, path: bytes, target: T) -> None:
-        """Refuse a path with encoded slashes that names a more specific route where they are taken for slashes, as
-        servers of WSGI and ASGI do: `/admin%2Fusers` is no way past `/admin/{rest...}`. Raises `RequestRefused` (400).
+        """Refuse a path with an encoded `/` or `;` that names a more specific route where that is taken for a plain
+        one, as servers of WSGI and ASGI do: `/admin%2Fusers` is no way past `/admin/{rest...}`. Raises `RequestRefused`
+        (400).
         """
+        if b"%2F" not in path and b"%3B" not in path:
+            return
+        other_path = normalise(path.replace(b"%2F", b"/").replace(b"%3B", b";"))
         try:
-            other, _ = self.match(method, host, normalise(path.replace(b"%2F", b"/")))
+            other, _ = self.match(method, host, other_path)
         except RequestRefused:
             return
         if other is not target and self._texts[other] > self._texts[target]:
-            raise RequestRefused(Kinds.BAD_PATH, "The path has an encoded slash where another route has a slash.")
+            raise RequestRefused(Kinds.BAD_PATH, "The path has an escape that, decoded, leads to another route.")
 
     def allowed(self, host: bytes, path: bytes) -> bytes | None:
         """The value of `Allow` for a path; None if no route is for it."""

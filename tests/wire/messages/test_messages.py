@@ -122,6 +122,12 @@ def test_what_is_unusual_and_right_is_passed_on_as_exactly_what_it_means(
     assert origin.unfinished == []
 
 
+def final_status(client: Client) -> int:
+    """Past a 100 to whom expects one and sends its body late."""
+    status = client.read_answer()[0]
+    return client.read_answer()[0] if status == 100 else status
+
+
 SAMPLE = [
     "trailers", "extensions", "a body and a request", "an empty line between", "an empty line before it",
     "chunks and a request", "the same head three times", "an expectation with its body",
@@ -137,8 +143,8 @@ def test_a_message_in_pieces_is_the_same_message(gateway: Gateway, origin: Origi
             client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for piece in split(message, cuts):
                 client.send(piece)
-            statuses = [client.read_answer()[0] for _ in expected]
-        assert [status for status in statuses if status != 100] == [204] * statuses.count(204)
+            statuses = [final_status(client) for _ in expected]
+        assert statuses == [204] * len(expected)
         seen = see_all(gateway, origin)
         assert len(seen) == len(expected)
         for request, each in zip(seen, expected, strict=True):
