@@ -155,8 +155,8 @@ class Body:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it has arrived."""
-        return self._ended
+        """Whether all of it has arrived, and is acceptable."""
+        return self._ended and self._error is None
 
     async def read(self) -> bytes:
         """The next chunk; `b""` at the end. Raises what the source failed with."""
@@ -283,7 +283,7 @@ class Response:
 class Call:
     """What is asked of a service, whatever protocol it speaks."""
 
-    __slots__ = ("body", "headers", "idempotent", "key", "method", "request", "target", "timeout", "tried")
+    __slots__ = ("body", "fresh", "headers", "idempotent", "key", "method", "request", "target", "timeout", "tried")
 
     def __init__(
         self,
@@ -306,6 +306,7 @@ class Call:
         self.timeout = timeout  # seconds, of this call; the request's deadline bounds it too
         self.idempotent = idempotent
         self.tried: list[object] = []  # instances that it failed on
+        self.fresh = False  # a connection that was used before is not good enough: one has just been closed on it
 
     def until(self, now: float) -> float:
         """Loop time at which it is out of time if it starts now. While the client still sends, there is no deadline

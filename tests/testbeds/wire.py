@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Self
 
@@ -98,8 +99,10 @@ class Origin:
     def __init__(self, script: Script | None = None) -> None:
         self.script: Script = script or answer(OK)
         self.seen: list[bytes] = []
+        self.unfinished: list[bytes] = []  # what was left of a connection that ended within a request
         self.connections = 0
         self.accepts = True  # else each connection is closed at once
+        self.early = b""  # an answer to each head, before its body
         self._open: set[socket.socket] = set()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -109,6 +112,22 @@ class Origin:
     def __enter__(self) -> Self:
         return self
 
+    def wait_closed(self, connection: socket.socket, timeout_s: float = 5.0) -> None:
+        """Until a connection has ended at the other side."""
+        end = time.monotonic() + timeout_s
+        while connection in self._open:
+            assert time.monotonic() < end, "the connection is still open"
+            time.sleep(0.002)
+
+    def hang_up(self) -> None:
+        """End every connection; returns when they are closed."""
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join(5)
+        del self._threads[1:]
+
     def stop_listening(self) -> None:
         """Refuse further connections."""
         with contextlib.suppress(OSError):
@@ -117,11 +136,8 @@ class Origin:
 
     def __exit__(self, *_: object) -> None:
         self.stop_listening()
-        for connection in list(self._open):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
+        self._threads[0].join(5)
+        self.hang_up()
 
     def _accept(self) -> None:
         while True:
@@ -142,8 +158,14 @@ class Origin:
         with connection, contextlib.suppress(OSError):
             rest = b""
             while True:
+                if self.early:
+                    while b"\r\n\r\n" not in rest:
+                        rest += connection.recv(65536)
+                    connection.sendall(self.early)
                 request, rest = _read_request(connection, rest)
                 if not request:
+                    if rest:
+                        self.unfinished.append(rest)
                     break
                 self.seen.append(request)
                 if not self.script(connection, request):
@@ -152,25 +174,33 @@ class Origin:
 
 
 def _read_request(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
-    while b"\r\n\r\n" not in rest:
-        data = connection.recv(65536)
+    """A request and what stands behind it; none, and what there is of one, when the connection ends."""
+    while (end := _end_of(rest)) is None:
+        try:
+            data = connection.recv(65536)
+        except ConnectionResetError:
+            data = b""
         if not data:
-            return b"", b""
+            return b"", rest
         rest += data
-    end = rest.index(b"\r\n\r\n") + 4
-    head = rest[:end].lower()
-    if b"transfer-encoding: chunked" in head:
-        while b"\r\n0\r\n\r\n" not in rest[end - 2 :]:
-            data = connection.recv(65536)
-            if not data:
-                return b"", b""
-            rest += data
-        end = rest.index(b"\r\n0\r\n\r\n", end - 2) + 7
-    elif b"content-length: " in head:
-        end += int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
-        while len(rest) < end:
-            data = connection.recv(65536)
-            if not data:
-                return b"", b""
-            rest += data
     return rest[:end], rest[end:]
+
+
+def _end_of(data: bytes) -> int | None:
+    """Where the first request ends, by its framing; None if it is not all there."""
+    end = data.find(b"\r\n\r\n") + 4
+    if end < 4:
+        return None
+    head = data[:end].lower()
+    if b"\r\ntransfer-encoding: chunked\r\n" in head:
+        while True:
+            line = data.find(b"\r\n", end)
+            if line < 0:
+                return None
+            size = int(data[end:line], 16)
+            end = line + 2 + size + 2
+            if not size:
+                break
+    elif b"\r\ncontent-length: " in head:
+        end += int(head.split(b"\r\ncontent-length: ")[1].split(b"\r\n")[0])
+    return end if end <= len(data) else None

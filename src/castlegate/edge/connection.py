@@ -11,12 +11,9 @@ it is full, or a body's reader is slow, nothing more is read. Only the callbacks
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import math
-import termios
-from array import array
+import re
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -31,6 +28,7 @@ from castlegate.telemetry.trace import acceptable_request_id, continue_trace
 from castlegate.waiting import DirectTask, Waiter
 from castlegate.wire.chunked import ChunkedDecoder
 from castlegate.wire.fields import LAST_CHUNK, Malformed, encode_chunk
+from castlegate.wire.untaken import untaken
 
 if TYPE_CHECKING:
     from castlegate.edge.listener import Listener
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("castlegate.edge")
 
 _HEAD_END = b"\r\n\r\n"
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CALL = 1.0  # seconds in which a connection made while draining must begin its request
 _LINGER = 2.0  # seconds in which a client that is still sending may read its refusal
@@ -147,7 +146,7 @@ class ClientConnection(asyncio.Protocol):
         """A timeout has passed."""
         self.expires = math.inf
         receiving = self._receiving
-        buffered = self._untaken()
+        buffered = untaken(self._transport)
         if 0 < buffered < self._buffered and not self._lingering:
             self._buffered = buffered
             self.expires = self._now() + self._timeouts.write
@@ -157,10 +156,8 @@ class ClientConnection(asyncio.Protocol):
             logger.info("a client took nothing of its response in time: cut")
             self.abort()
         elif receiving is not None and receiving.body is not None:
-            self._listener.refused(Kinds.REQUEST_TIMEOUT.name)
             self._deaf = True
-            receiving.keep_alive = False
-            receiving.body.fail(RequestRefused(Kinds.REQUEST_TIMEOUT, "The body did not arrive in time."))
+            self._fail_body(receiving, RequestRefused(Kinds.REQUEST_TIMEOUT, "The body did not arrive in time."))
         elif self._partial:
             self._refuse(RequestRefused(Kinds.REQUEST_TIMEOUT, "The head did not arrive in time."))
         elif self._current is None:
@@ -188,7 +185,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return
         if self._full:
-            self._buffered = self._untaken()
+            self._buffered = untaken(self._transport)
             self.expires = self._now() + self._timeouts.write
         elif self._receiving is not None and not (self._deaf or self._bodies_held or self._queue_held):
             self.expires = self._now() + self._timeouts.body
@@ -198,15 +195,6 @@ class ClientConnection(asyncio.Protocol):
             self.expires = self._head_since + self._timeouts.header
         else:
             self.expires = self._now() + self._timeouts.idle
-
-    def _untaken(self) -> int:
-        """Bytes written that the client has not taken: ours, and what the system still holds (megabytes, on loopback),
-        without which a slow reader would look like one that does not read.
-        """
-        held = array("i", [0])
-        with contextlib.suppress(OSError):  # a system that does not tell
-            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held)
-        return self._transport.get_write_buffer_size() + held[0]
 
     def _close(self) -> None:
         """Let what is written leave. A client that is still sending gets time to read why nobody listens: closing on
@@ -222,7 +210,7 @@ class ClientConnection(asyncio.Protocol):
             self.expires = self._now() + _LINGER
         else:
             self._deaf = True
-            self._buffered = self._untaken()
+            self._buffered = untaken(self._transport)
             self._transport.close()
             self.expires = self._now() + self._timeouts.write
 
@@ -264,8 +252,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _cut_head(self, data: bytes) -> tuple[bytes, bytes]:
         """A head from the front of `data`, empty if it is not complete, and what stands behind it."""
+        if self._partial == b"\r":  # of an empty line, perhaps
+            data = b"\r" + data
+            self._partial.clear()
+        start = max(0, len(self._partial) - 3)
         if self._partial:
-            start = max(0, len(self._partial) - 3)
             self._partial += data
             end = self._partial.find(_HEAD_END, start) + 4
             if end > 3:
@@ -285,6 +276,8 @@ class ClientConnection(asyncio.Protocol):
         if (end if end > 3 else len(self._partial)) > self._limits.header_size:
             raise RequestRefused(Kinds.HEADERS_TOO_LARGE, f"The head is larger than {self._limits.header_size} bytes.")
         if end <= 3:
+            if _BARE_LF.search(self._partial, start):  # a head that ends in such is waited for in vain
+                raise RequestRefused(Kinds.FRAMING, "A header line is malformed.")
             return b"", b""
         self._empty_line = False
         return (data, b"") if len(data) == end else (data[:end], data[end:])
@@ -319,12 +312,8 @@ class ClientConnection(asyncio.Protocol):
         request.deadline = math.inf
         body = Body(self, fields.length or None)
         body.limit = exchange.route.max_body
-        expected = fields.read.get(b"expect")
-        if expected is not None:
-            if expected.lower() != b"100-continue":
-                raise RequestRefused(Kinds.EXPECTATION, "Only 100-continue can be expected.")
-            if exchange.chunked and not rest:
-                body.on_wanted = lambda: self._send_continue(exchange)
+        if b"expect" in fields.read and exchange.chunked and not rest:
+            body.on_wanted = lambda: self._send_continue(exchange)
         request.body = exchange.body = body
         self._receiving = exchange
         self._left = fields.length
@@ -354,8 +343,9 @@ class ClientConnection(asyncio.Protocol):
         listener, read = self._listener, fields.read
         host, forwarded = fields.host, fields.forwarded
         if not target.startswith(b"/"):
-            host, target = locate(target)
-            forwarded = listener.forwarding.fields(self._peer, b"http", host, read)
+            named, target = locate(method, target)
+            if named is not None:
+                host, forwarded = named, listener.forwarding.fields(self._peer, b"http", named, read)
         path, _, query = target.partition(b"?")
         if fields.identified:
             request_id = acceptable_request_id(read.get(b"x-request-id")) or listener.ids.take(32)
@@ -378,12 +368,15 @@ class ClientConnection(asyncio.Protocol):
         request.forwarded = forwarded
         route, handler, error = listener.unrouted, listener.unrouted.handler, None
         try:
-            request.path = path = normalise(path)
+            if path != b"*":
+                request.path = normalise(path)
             if method == b"OPTIONS" and not self._takes_options(request):
                 route, handler = self._options(request)
             else:
-                route, request.params = listener.router.match(method, host, path)
+                route, request.params = listener.router.match(method, host, request.path)
                 handler = route.handler
+                if request.path is not path:
+                    listener.router.confirm(method, host, request.path, route)
         except RequestRefused as refusal:
             error = refusal
         request.route = route
@@ -395,7 +388,10 @@ class ClientConnection(asyncio.Protocol):
             chunked=fields.version == b"1",
             agent=fields.agent,
         )
-        exchange.error = error
+        if error is not None:
+            exchange.error = error
+            if error.kind is Kinds.BAD_PATH:
+                exchange.keep_alive = False  # who says this has more to try
         return exchange
 
     def _takes_options(self, request: Request) -> bool:
@@ -410,6 +406,8 @@ class ClientConnection(asyncio.Protocol):
         reach: asking whether a DELETE is allowed is no DELETE (Fetch standard, CORS-preflight fetch).
         """
         listener, route = self._listener, self._listener.unrouted
+        if request.path == b"*":
+            return route, _answer_options
         wanted = request.headers.get(b"access-control-request-method")
         if wanted is not None:
             route = listener.router.match(wanted, request.host, request.path)[0]
@@ -482,9 +480,7 @@ class ClientConnection(asyncio.Protocol):
         self._partial.clear()
         receiving = self._receiving
         if receiving is not None and receiving.body is not None:
-            self._listener.refused(refusal.kind.name)
-            receiving.keep_alive = False
-            receiving.body.fail(refusal)
+            self._fail_body(receiving, refusal)
             return
         listener = self._listener
         request_id, trace = listener.ids.fresh()
@@ -493,6 +489,16 @@ class ClientConnection(asyncio.Protocol):
         exchange = Exchange(request, unrouted, unrouted.handler, keep_alive=False, chunked=True, agent=b"")
         exchange.error = refusal
         self._accept(exchange)
+
+    def _fail_body(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        """The body that is arriving will never be whole. A request whose turn has not come is not begun at all."""
+        exchange.keep_alive = False
+        if exchange is self._current:
+            self._listener.refused(refusal.kind.name)
+        else:
+            exchange.error = refusal
+        assert exchange.body is not None
+        exchange.body.fail(refusal)
 
     def _accept(self, exchange: Exchange) -> None:
         """Answer it, or queue it behind the one being answered."""
@@ -628,6 +634,11 @@ class ClientConnection(asyncio.Protocol):
         if self._queue_held and not self._closing:
             self._hold(bodies=self._bodies_held, queue=False)
             self._process(self._unread)
+
+
+async def _answer_options(_request: Request) -> Response:
+    """`OPTIONS *`: the gateway is there."""
+    return Response(204)
 
 
 def _too_large(limit: int) -> RequestRefused:

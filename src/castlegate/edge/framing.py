@@ -15,6 +15,7 @@ import httptools
 
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Headers
+from castlegate.routing.template import ANY, METHODS
 from castlegate.wire.fields import HOP_BY_HOP, FieldReader, Malformed, without_named
 
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
@@ -36,7 +37,7 @@ _OF_PROXIES = (b"x-forwarded-", b"x-real-ip")  # what proxies say of the client;
 
 _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 
-_KNOWN_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+_KNOWN_METHODS = frozenset(method.encode() for method in METHODS) - {ANY}  # what a route can be for
 
 
 class Fields:
@@ -112,14 +113,16 @@ class HeadReader:
         return fields
 
 
-def locate(target: bytes) -> tuple[bytes, bytes]:
-    """Host and path of a request target that is no path: absolute form, which overrides Host (RFC 9112 §3.2.2).
-    Raises `RequestRefused`.
+def locate(method: bytes, target: bytes) -> tuple[bytes | None, bytes]:
+    """Host and path of a request target that is no path: absolute form, which overrides Host (RFC 9112 §3.2.2), or the
+    `*` of OPTIONS, which overrides nothing. Raises `RequestRefused`.
     """
+    if target == b"*" and method == b"OPTIONS":
+        return None, target
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise RequestRefused(Kinds.BAD_REQUEST, "The request target is not a path.")
-    host, path = absolute[1], absolute[2] or b"/"
+    host, path = absolute[1], absolute[2] or (b"*" if method == b"OPTIONS" else b"/")  # RFC 9112 §3.2.4
     if not _is_host(host):
         raise RequestRefused(Kinds.FRAMING, "The host of the request target is malformed.")
     return host, b"/" + path if path.startswith(b"?") else path
@@ -158,6 +161,9 @@ def _frame(fields: Fields, passed: list[bytes]) -> None:
         if coding.lower() != b"chunked" or not modern:
             raise RequestRefused(Kinds.FRAMING, "The transfer coding is not acceptable.")
         fields.chunked = True
+    expected = read.get(b"expect")
+    if expected is not None and expected.lower() != b"100-continue":
+        raise RequestRefused(Kinds.EXPECTATION, "Only 100-continue can be expected.")
     connection = read.get(b"connection")
     if connection is None:
         fields.keep_alive = modern

@@ -41,7 +41,7 @@ class Retry:
                         break
                     self._connect_retries.value += 1
                 elif failed.kind is Kinds.NO_ANSWER and not was_sent and _repeatable(call):
-                    was_sent = True
+                    was_sent = call.fresh = True
                     self._answer_retries.value += 1
                 else:
                     break

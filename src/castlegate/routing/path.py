@@ -61,7 +61,9 @@ def _refuse_disguise(segment: bytes) -> None:
     # Tomcat cuts `;parameters` off before it resolves dots, and skips what is empty then.
     if segment[:1] == b";":
         raise _refused("The path has a segment of parameters alone.")
-    if _WAY_UP.search(unquote_to_bytes(segment)):
+    plain = unquote_to_bytes(segment)
+    # Some decode twice (CVE-2021-42013).
+    if _WAY_UP.search(plain) or (b"%" in plain and _WAY_UP.search(unquote_to_bytes(unquote_to_bytes(plain)))):
         raise _refused("The path hides dot segments.")
 
 

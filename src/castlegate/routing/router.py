@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from castlegate.errors import Kinds, RequestRefused
+from castlegate.routing.path import normalise
 from castlegate.routing.template import ANY, Param, RouteKey
 
 T = TypeVar("T")
@@ -24,11 +25,12 @@ _ALL_METHODS = (b"DELETE", b"GET", b"HEAD", b"PATCH", b"POST", b"PUT")
 class Router(Generic[T]):
     """The routes of one configuration, each with its target. Immutable."""
 
-    __slots__ = ("_anywhere", "_by_host")
+    __slots__ = ("_anywhere", "_by_host", "_texts")
 
     def __init__(self, routes: Iterable[tuple[RouteKey, T]]) -> None:
         self._anywhere: _Tree[T] = _Tree()
         self._by_host: dict[bytes, _Tree[T]] = {}
+        self._texts: dict[T, int] = {}  # by target: segments of plain text in its template
         shapes = set()
         for key, target in routes:
             if key.shape in shapes:
@@ -36,6 +38,8 @@ class Router(Generic[T]):
             shapes.add(key.shape)
             tree = self._anywhere if key.host is None else self._by_host.setdefault(key.host, _Tree())
             tree.add(key, target)
+            texts = sum(isinstance(segment, bytes) for segment in key.segments)
+            self._texts[target] = max(texts, self._texts.get(target, 0))
 
     def match(self, method: bytes, host: bytes, path: bytes) -> tuple[T, dict[str, str]]:
         """The target for a normalised path, and the values of its placeholders, decoded; they are not to be changed.
@@ -54,6 +58,21 @@ class Router(Generic[T]):
         if allow is None:
             raise RequestRefused(Kinds.NOT_FOUND)
         raise RequestRefused(Kinds.METHOD_NOT_ALLOWED, headers=((b"allow", allow),))
+
+    def confirm(self, method: bytes, host: bytes, path: bytes, target: T) -> None:
+        """Refuse a path with an encoded `/` or `;` that names a more specific route where that is taken for a plain
+        one, as servers of WSGI and ASGI do: `/admin%2Fusers` is no way past `/admin/{rest...}`. Raises `RequestRefused`
+        (400).
+        """
+        if b"%2F" not in path and b"%3B" not in path:
+            return
+        other_path = normalise(path.replace(b"%2F", b"/").replace(b"%3B", b";"))
+        try:
+            other, _ = self.match(method, host, other_path)
+        except RequestRefused:
+            return
+        if other is not target and self._texts[other] > self._texts[target]:
+            raise RequestRefused(Kinds.BAD_PATH, "The path has an escape that, decoded, leads to another route.")
 
     def allowed(self, host: bytes, path: bytes) -> bytes | None:
         """The value of `Allow` for a path; None if no route is for it."""

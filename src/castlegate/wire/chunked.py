@@ -12,7 +12,8 @@ from castlegate.message import Pairs
 from castlegate.wire.fields import Malformed
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~]*)?")
-_TRAILER = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+# White space around the value is not the pattern's business: told apart by it, it is tried in every way.
+_TRAILER = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]++):([\t -~\x80-\xff]*+)")
 
 LINES_A_TURN = 1024  # size lines decoded by one `feed`, whatever it is given: about a millisecond's work
 LONGEST_LINE = 1024  # bytes of a chunk's size line with its extensions
@@ -51,7 +52,10 @@ class ChunkedDecoder:
             at += len(piece)
             self._line += piece
             if len(self._line) > (self._max_trailer_size if self._want == "trailers" else LONGEST_LINE):
-                raise Malformed("A line of the chunked body is too long.")
+                kind = Kinds.HEADERS_TOO_LARGE if self._want == "trailers" else Kinds.FRAMING
+                raise Malformed("A line of the chunked body is too long.", kind)
+            if self._want == "data-end" and not b"\r\n".startswith(self._line):
+                raise Malformed("A chunk is longer than it says.")
             if end >= 0:
                 self._take_line()
         return chunks, data[at:]
@@ -63,8 +67,6 @@ class ChunkedDecoder:
             raise Malformed("A line of the chunked body does not end in CRLF.")
         line = line[:-2]
         if self._want == "data-end":
-            if line:
-                raise Malformed("A chunk is longer than it says.")
             self._want = "size"
         elif self._want == "size":
             match = _SIZE_LINE.fullmatch(line)
@@ -84,4 +86,4 @@ class ChunkedDecoder:
         match = _TRAILER.fullmatch(line)
         if match is None:
             raise Malformed("A trailer is malformed.")
-        self.trailers.append((match[1].lower(), match[2]))
+        self.trailers.append((match[1].lower(), match[2].strip(b" \t")))

@@ -202,3 +202,21 @@ def test_it_finds_what_a_walk_over_all_routes_finds(
     except RequestRefused as refused:
         answer = refused.status
     assert answer == (expected or (405 if matching else 404))
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        (b"/admin%2Fx", True), (b"/admin%3Bx", True), (b"/admin%3Bx%2Fy", True), (b"/x%2F%2Fy", False), (b"/x%3B%2F%3B", True),
+        (b"/item/a%2Fb", False), (b"/item/a%3Bb", False), (b"/other%2Fx", False), (b"/item/a%2Fparts", True),
+    ],
+)  # fmt: skip
+def test_an_escape_is_no_way_past_a_more_specific_route(path: bytes, refused: bool) -> None:
+    found = router("ANY /{rest...}", "GET /admin", "GET /admin/{rest...}", "GET /item/{id}", "GET /item/{id}/parts")
+    target, _ = found.match(b"GET", b"h", path)
+    if refused:
+        with pytest.raises(RequestRefused) as raised:
+            found.confirm(b"GET", b"h", path, target)
+        assert raised.value.kind is Kinds.BAD_PATH
+    else:
+        found.confirm(b"GET", b"h", path, target)

@@ -16,6 +16,7 @@ from castlegate.upstreams.http.framing import AnswerHead
 from castlegate.waiting import DirectTask, Waiter
 from castlegate.wire.chunked import ChunkedDecoder
 from castlegate.wire.fields import LAST_CHUNK, Malformed, encode_chunk
+from castlegate.wire.untaken import untaken
 
 if TYPE_CHECKING:
     from castlegate.upstreams.http.pool import Pool
@@ -29,9 +30,9 @@ class ServerConnection(asyncio.Protocol):
     """A connection of a pool."""
 
     __slots__ = (
-        "_body", "_call", "_deadline", "_decoder", "_full", "_head", "_interim", "_last_head", "_last_read", "_left",
-        "_partial",
-        "_pool", "_pump", "_silent", "_timer", "_transport", "_unread", "_waiter", "_writable", "closed",
+        "_body", "_call", "_deadline", "_decoder", "_ended", "_full", "_head", "_interim", "_last_head", "_last_read",
+        "_left", "_partial",
+        "_pool", "_pump", "_silent", "_timer", "_transport", "_unread", "_untaken", "_waiter", "_writable", "closed",
         "handed_over", "idle_since",
     )  # fmt: skip
 
@@ -45,6 +46,8 @@ class ServerConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self._writable: Waiter[None] | None = None
         self._full = False
+        self._ended = False  # nothing more comes from the instance
+        self._untaken = 0  # bytes that the instance had yet to take when the wait for it began
         # For one call.
         self._call: Call | None = None
         self._waiter: Waiter[Reply] | None = None
@@ -74,7 +77,7 @@ class ServerConnection(asyncio.Protocol):
             self._wait_until(until)
         else:
             self._transport.write(head)
-            self._pump = DirectTask(self._send_body(body), self._body_sent)
+            self._pump = DirectTask(self._send_body(call, body), self._body_sent)
             self._pump.start()
         return waiter
 
@@ -91,6 +94,10 @@ class ServerConnection(asyncio.Protocol):
     def expire(self) -> None:
         """Called by the timer: the answer is late, or its body has stalled."""
         self._deadline = 0.0
+        call = self._call
+        if call is not None and self._writable is not None and 0 < untaken(self._transport) < self._untaken:
+            self._wait_for_room(call)
+            return
         if self._body is not None:
             quiet_until = self._last_read + self._pool.settings.read_timeout
             if self._body.paused or quiet_until > self._timer.now():
@@ -119,10 +126,16 @@ class ServerConnection(asyncio.Protocol):
             self._break(_bad(malformed.detail))
 
     def eof_received(self) -> None:
-        """The instance sends no more; `connection_lost` follows."""
+        """The instance sends no more; `connection_lost` follows, before which no call may be sent here."""
+        self._ended = True
+        if self._call is None:
+            self._break(CallFailed(Kinds.NO_ANSWER, Outcome.UNKNOWN))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed by the instance, or by us."""
+        self._ended = True
+        while exc is None and self._unread and not self.closed:
+            self._go_on()  # it came before the end
         head = self._head
         # Only an orderly end can be the end of a body: after a reset it is cut.
         if exc is None and head is not None and head.length is None and not head.chunked and not self.closed:
@@ -160,7 +173,9 @@ class ServerConnection(asyncio.Protocol):
             if head.status >= 200:
                 break
             self._interim += 1
-            if self._interim > _MOST_INTERIM or head.status == 101:
+            if head.status == 101:
+                raise Malformed("it switched protocols unasked")
+            if self._interim > _MOST_INTERIM:
                 raise Malformed("too many interim answers")
         self._partial = b""
         self._interim = 0
@@ -190,27 +205,26 @@ class ServerConnection(asyncio.Protocol):
                 return
             if rest:  # a decoder's turn is over: others are served in between
                 self._unread = rest
+                self._transport.pause_reading()
                 asyncio.get_running_loop().call_soon(self._go_on)
-        elif head.length is None:
-            chunks = [data]
-        else:
-            chunks = [data[: self._left]]
-            rest = data[self._left :]
-            self._left -= len(chunks[0])
+            data = b"".join(chunks)  # apart, chunks of a byte would take forty each
+        elif head.length is not None:
+            data, rest = data[: self._left], data[self._left :]
+            self._left -= len(data)
             if not self._left:
-                self._complete(chunks, rest)
+                self._complete([data], rest)
                 return
         body = self._stream(head)
-        for chunk in chunks:
-            if chunk:
-                body.feed(chunk)
+        if data:
+            body.feed(data)
 
     def _go_on(self) -> None:
-        """Decode what stayed unread."""
+        """Decode what stayed unread, then read on."""
         unread = self._unread
-        if unread and self._head is not None:
+        if unread and not self.closed:
             self._unread = b""
             self.data_received(unread)
+            self._read_on()
 
     def _stream(self, head: AnswerHead) -> Body:
         """The body, delivered with the head before its first bytes are fed."""
@@ -231,7 +245,7 @@ class ServerConnection(asyncio.Protocol):
         if self._deadline:
             self._stop_waiting()
         self._call = self._head = self._decoder = self._body = self._waiter = self._pump = None
-        if pump is not None or rest or not head.keep_alive:
+        if pump is not None or rest or self._ended or not head.keep_alive:
             self.closed = True
             if pump is not None:
                 pump.cancel()
@@ -241,13 +255,12 @@ class ServerConnection(asyncio.Protocol):
             self._pool.forget(self)
         else:
             self._pool.put_back(self)
+        whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if body is not None:
-            for chunk in chunks:
-                if chunk:
-                    body.feed(chunk)
+            if whole:
+                body.feed(whole)
             body.end()
         elif waiter is not None:
-            whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             waiter.settle(Reply(head.status, head.headers, whole))
 
     # A body's source (message.BodySource).
@@ -260,7 +273,11 @@ class ServerConnection(asyncio.Protocol):
     def resume_body(self) -> None:
         """It has caught up."""
         self._last_read = self._timer.now()
-        if not self.closed and self._body is not None:
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Unless the client is slow, or what came has yet to be decoded."""
+        if not (self.closed or self._unread or (self._body is not None and self._body.paused)):
             self._transport.resume_reading()
 
     def drop_body(self) -> None:
@@ -282,6 +299,7 @@ class ServerConnection(asyncio.Protocol):
         pump, self._pump = self._pump, None
         writable, self._writable = self._writable, None
         self._call = self._head = None
+        self._unread = b""
         if pump is not None:
             pump.cancel()
         elif writable is not None:
@@ -300,27 +318,31 @@ class ServerConnection(asyncio.Protocol):
             self._timer.remove(self, self._deadline)
             self._deadline = 0.0
 
-    async def _send_body(self, body: Body) -> None:
+    async def _send_body(self, call: Call, body: Body) -> None:
         chunked = body.length is None
         try:
             while chunk := await body.read():
                 self._transport.write(encode_chunk(chunk) if chunked else chunk)
                 if self._full:
-                    await self._until_writable()
+                    await self._until_writable(call)
             if chunked:
                 self._transport.write(LAST_CHUNK)
         finally:
             body.close()
 
-    async def _until_writable(self) -> None:
-        """Wait for the service to read on, for `read_timeout` at most."""
+    async def _until_writable(self, call: Call) -> None:
+        """Wait for the service to read on. One that takes nothing is given up when it would be for not answering."""
         watched = not self._deadline  # else the answer's body is under way, and its own timeout runs
         if watched:
-            self._wait_until(self._timer.now() + self._pool.settings.read_timeout)
+            self._wait_for_room(call)
         self._writable = Waiter()
         await self._writable
         if watched and self._body is None:
             self._stop_waiting()
+
+    def _wait_for_room(self, call: Call) -> None:
+        self._untaken = untaken(self._transport)
+        self._wait_until(call.until(self._timer.now()))
 
     def _body_sent(self, _result: None, error: BaseException | None) -> None:
         self._pump = None

@@ -20,8 +20,9 @@ from castlegate.wire.timer import Timer
 class _Wanted(Waiter[ServerConnection]):
     """Someone who waits for a connection, until a deadline."""
 
-    __slots__ = ("deadline",)
+    __slots__ = ("deadline", "fresh")
     deadline: float
+    fresh: bool  # nothing may have been sent on it yet
 
     def expire(self) -> None:
         """Called by the timer."""
@@ -73,14 +74,19 @@ class Pool:
             connection.close()
         return None
 
-    async def wait_for_one(self, deadline: float) -> ServerConnection:
-        """A connection, made or handed back until `deadline` (loop time); raises `CallFailed`, not sent."""
+    async def wait_for_one(self, deadline: float, *, fresh: bool) -> ServerConnection:
+        """A connection, made or (unless it is to be `fresh`) handed back until `deadline` (loop time); raises
+        `CallFailed`, not sent.
+        """
         if len(self._waiting) >= self.settings.waiting:
             raise _not_sent(Kinds.POOL_EXHAUSTED, "Too many requests wait for this service.")
         wanted = _Wanted()
         self._waiting.append(wanted)
-        wanted.deadline = deadline
+        wanted.deadline, wanted.fresh = deadline, fresh
         self.timer.add(wanted, deadline)
+        while fresh and self._idle and self._open >= self.settings.connections:
+            self._open -= 1
+            self._idle.popleft().close()
         if self._open < self.settings.connections:
             self._connect()
         try:
@@ -101,13 +107,17 @@ class Pool:
             self._open -= 1
             connection.close()
             return
-        while self._waiting:
-            wanted = self._waiting.popleft()
-            if not wanted.done():
-                connection.handed_over = True
+        used, connection.handed_over = connection.handed_over, True
+        for wanted in self._waiting:
+            if not wanted.done() and not (used and wanted.fresh):
+                self._waiting.remove(wanted)
                 wanted.settle(connection)
                 return
-        connection.handed_over = True
+        if self._waiting and len(self._connecting) < sum(not wanted.done() for wanted in self._waiting):
+            self._open -= 1  # they want fresh ones, and there was no room for those
+            connection.close()
+            self._connect()
+            return
         connection.idle_since = self.timer.now()
         self._idle.append(connection)
         if not self._sweeping:

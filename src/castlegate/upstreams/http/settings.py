@@ -31,8 +31,8 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     headers: Count = 200
     """Fields in an answer's head; more is a bad answer (502)."""
     read_timeout: Seconds = 30.0
-    """Between two reads of an answer's body, and how long the service may take nothing of a request's; then it is
-    cut."""
+    """Between two reads of an answer's body; then it is cut. A service that takes nothing of a request's body is given
+    up after the route's timeout."""
 
 
 class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -75,12 +75,11 @@ class HttpUpstream:
         pool = self._balancer.choose(call)
         now = self._now()
         until = call.until(now)
-        # After a failure idle connections are not to be trusted: they may have been closed like the last one.
-        connection = None if call.tried else pool.take_idle(now)
+        connection = None if call.fresh else pool.take_idle(now)
         waiter: Waiter[Reply] | None = None
         try:
             if connection is None:
-                connection = await pool.wait_for_one(until)
+                connection = await pool.wait_for_one(until, fresh=call.fresh)
             waiter = connection.send(call, self._head(pool, call), until)
             reply = await waiter
         except CallFailed as failed:
