@@ -33,7 +33,6 @@ from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import UNKNOWN, Pending
 from castlegate.upstreams.kafka.producers import Producers, end
-from castlegate.upstreams.kafka.refusals import refused_settings
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.upstreams.kafka.topics import Order, Presence
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
@@ -71,8 +70,6 @@ class Engine:
         longest_timeout: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        for setting, reason in refused_settings(settings.librdkafka).items():
-            raise ValueError(f"kafka.librdkafka: {setting}: {reason}")
         self.settings = settings
         self.timer = timer
         self._loop = loop
