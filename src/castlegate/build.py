@@ -14,10 +14,10 @@ from castlegate.config.report import Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
 from castlegate.endpoints.call import CallPlan, call_endpoint
-from castlegate.endpoints.publish import publish_endpoint
+from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
 from castlegate.guards.retry import Retry
-from castlegate.message import Caller, Guard, Handler, stack
+from castlegate.message import Caller, Handler, stack
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
@@ -30,6 +30,7 @@ from castlegate.wire.timer import Timer
 
 if TYPE_CHECKING:
     from castlegate.config.report import Place
+    from castlegate.sketch import Described, DescribedGuard
 
 DEFAULT_TIMEOUT = 10.0  # seconds, of a route that says none
 
@@ -59,6 +60,8 @@ class Generation:
                 loop=asyncio.get_running_loop(),
             )
         self._callers: dict[str, Caller] = {}
+        self._links: dict[str, list[Described]] = {}  # of each caller: its guards, then the upstream
+        self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self.router: Router[Route] = Router(self._routes())
         self._report.raise_if_any()
@@ -103,7 +106,7 @@ class Generation:
             timeout = self._timeout(said, settings)
             route = Route(
                 name,
-                self._handler(settings, key, timeout, limits, at),
+                self._handler(name, settings, key, timeout, limits, at),
                 limits.body,
                 self._registry,
                 timeout=timeout,
@@ -136,21 +139,24 @@ class Generation:
         if caller is None:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
-            guards: list[Guard] = []
+            guards: list[DescribedGuard] = []
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
             caller = self._callers[call] = stack(upstream.bind(operation), guards)
+            self._links[call] = [*guards, upstream.described(operation)]
         return caller
 
     def _handler(
-        self, settings: RouteSettings, key: RouteKey, timeout: float, limits: RouteLimits, at: Place
+        self, name: str, settings: RouteSettings, key: RouteKey, timeout: float, limits: RouteLimits, at: Place
     ) -> Handler:
         """The endpoint inside the policies that the route uses, the first of them outermost."""
         scope = key.scope()
         if settings.publish is not None:
             assert self.engine is not None, "the document was checked"
             publisher = self.engine.publisher(settings.publish)
-            return publish_endpoint(publisher, settings, limit=limits.body, scope=scope, at=at)
+            event = EventPlan(settings, scope, at)
+            self.chains[name] = [event, publisher]
+            return publish_endpoint(publisher, event, limit=limits.body)
         assert settings.call is not None, "the document was checked"
         call, operation = settings.call, self._operation(settings.call)
         if operation is not None:
@@ -158,4 +164,5 @@ class Generation:
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
         plan = CallPlan(settings, timeout, scope, at, carries_fields=not behind_kafka)
         caller = self._caller(call)
+        self.chains[name] = [plan, *self._links[call]]
         return call_endpoint(plan, caller, settings, whole=behind_kafka, limit=limits.body, scope=scope, at=at)
