@@ -21,7 +21,7 @@ from castlegate.config.reading import read
 from castlegate.config.references import Scope
 from castlegate.config.report import ConfigError, Place, Report, listed, show, suggest
 from castlegate.config.shapes import fields_of
-from castlegate.config.source import LARGEST_FILE, compose
+from castlegate.config.source import LARGEST_FILE, compose, resolve
 from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.config.units import SecondsOrZero
 from castlegate.config.validation import validate
@@ -102,6 +102,10 @@ class AccessLog(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
         """A place to write to."""
         if not self.path:
             at.field("path").mistake("expected 'stdout', 'off' or a file, found nothing")
+        elif not isinstance(resolve(self.path), str):
+            # Whoever writes `false` or `1` does not mean a file of that name.
+            place = at.field("path")
+            place.mistake(f"expected 'stdout', 'off' or a file, found {place.shown(self.path)}")
 
 
 class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.testbeds.processes import Program
+from tests.testbeds.schema import assert_in_schema
 
 _LISTENS = r"listens on http://127\.0\.0\.1:(\d+) .* on http://127\.0\.0\.1:(\d+)"
 
@@ -23,6 +24,7 @@ class Gateway:
         path = folder / "gateway.yaml"
         listen = "" if "listen:" in config else "listen: 127.0.0.1:0\n"
         path.write_text(f"{listen}admin: 127.0.0.1:0\naccess_log: {self.access_log}\n{config}")
+        assert_in_schema(path)
         self.program = Program([sys.executable, "-m", "castlegate.cli.main", "run", path], name="castlegate")
         found = self.program.wait_for_line(_LISTENS)
         self.port, self.admin = int(found[1]), int(found[2])

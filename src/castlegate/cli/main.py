@@ -94,6 +94,22 @@ def explain_request(config: Path, method: str, path: str, host: str, as_json: bo
 
 
 @main.command()
+def schema() -> None:
+    """Print the JSON Schema of configuration files, for editors.
+
+    With it an editor completes keys, shows what they mean and marks most mistakes while you type. Editors that use the
+    YAML language server find it by a comment in the file's first line:
+
+    \b
+    castlegate schema > castlegate.schema.json
+    # yaml-language-server: $schema=castlegate.schema.json
+    """
+    from castlegate.schema import to_text
+
+    click.echo(to_text(), nl=False)
+
+
+@main.command()
 @click.option("--listen", default=EMBEDDED, show_default=True, help="HOST:PORT; port 0 takes a free one.")
 def broker(listen: str) -> None:
     """Run the embedded broker on its own, for development and tests.
