@@ -94,6 +94,35 @@ def explain_request(config: Path, method: str, path: str, host: str, as_json: bo
 
 
 @main.command()
+@_CONFIG
+@click.option(
+    "--timeout", default=5.0, show_default=True, type=click.FloatRange(0.1, 120), help="Seconds for each step."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+def doctor(config: Path, timeout: float, as_json: bool) -> None:
+    """Reach everything that CONFIG names, and say what is wrong and what to do about it.
+
+    Looks at this machine (open files, log, addresses to listen on), connects to each instance of HTTP services and to
+    each Kafka broker, also where the brokers tell clients to go, sees whether the topics that routes need are there and
+    permitted, and sends a record through each inbox and back, which gateways that run take for another one's and drop.
+    Changes nothing else and creates nothing.
+
+    Exits with 0 if all is well, with 1 if something is wrong, with 2 on a mistake in CONFIG.
+    """
+    from castlegate.cli.diagnosis import Progress
+    from castlegate.doctor.examine import examine
+
+    try:
+        with Progress(quiet=as_json) as progress:
+            diagnosis = examine(config, timeout, progress.tell)
+    except ConfigError as error:
+        _fail(str(error), 2)
+    if as_json:
+        click.echo(_json(diagnosis))
+    sys.exit(0 if diagnosis.well else 1)
+
+
+@main.command()
 def schema() -> None:
     """Print the JSON Schema of configuration files, for editors.
 

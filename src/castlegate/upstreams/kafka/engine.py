@@ -16,7 +16,7 @@ import os
 import random
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
@@ -139,6 +139,11 @@ class Engine:
             )
         missing = [info.problem for info in self.gates.topics.values() if info.presence is not Presence.PRESENT]
         return EngineState(True, "; ".join(filter(None, missing)))
+
+    @property
+    def mailboxes(self) -> Mapping[str, Mailbox]:
+        """Where replies come to, by topic."""
+        return self._mailboxes
 
     def service(self, name: str, settings: KafkaService) -> KafkaUpstream:
         """A service behind this cluster."""

@@ -69,14 +69,14 @@ class Operation:
 
     __slots__ = (
         "_dialect", "_engine", "_forwarding", "_gate", "_mailbox", "_max_record", "_pending", "_produced",
-        "_producers", "_timer", "_topic",
+        "_producers", "_timer", "topic",
     )  # fmt: skip
 
     def __init__(
         self, engine: Engine, topic: str, dialect: Dialect, fixed_replies: str | None, forwarding: Forwarding
     ) -> None:
         self._engine = engine
-        self._topic = topic
+        self.topic = topic
         self._dialect = dialect
         self._forwarding = forwarding or None
         self._pending = engine.pending
@@ -103,7 +103,7 @@ class Operation:
         shown = [(name, told.get(name) or sketch.show(text or b"")) for name, text in headers]
         lines = [f"{name}: {text}" for name, text in shown]
         says = {
-            "topic": self._topic,
+            "topic": self.topic,
             "key": "none: spread over the partitions" if call.key is None else sketch.show(call.key),
             "value": sketch.show(value),
             "headers": [line.replace(str(_SOME_PARTITION), "{partition of the worker}") for line in lines],
@@ -147,7 +147,7 @@ class Operation:
             forwarded = self._forwarding.of(call) if self._forwarding is not None else []
             headers = [*forwarded, *said_by_endpoint(call), *headers]
         add_context(headers, call, now, deadline)
-        self._producers.send(self._topic, value, call.key, headers, sink, len(self._pending))
+        self._producers.send(self.topic, value, call.key, headers, sink, len(self._pending))
         self._produced.value += 1
 
 
