@@ -23,18 +23,18 @@ from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.upstream import HttpUpstream
-from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
-from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.wire.timer import Timer
 
 if TYPE_CHECKING:
     from castlegate.config.report import Place
     from castlegate.sketch import Described, DescribedGuard
+    from castlegate.upstreams.kafka.engine import Engine
+    from castlegate.upstreams.kafka.upstream import KafkaUpstream
+
+    Upstream = HttpUpstream | KafkaUpstream
 
 DEFAULT_TIMEOUT = 10.0  # seconds, of a route that says none
-
-Upstream = HttpUpstream | KafkaUpstream
 
 
 class Generation:
@@ -48,6 +48,8 @@ class Generation:
         self.engine: Engine | None = None
         kafka = self.document.kafka
         if kafka is not None:
+            from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka
+
             embedded = kafka.bootstrap == "embedded"
             self.engine = Engine(
                 msgspec.structs.replace(kafka, bootstrap=EMBEDDED) if embedded else kafka,
