@@ -14,26 +14,27 @@ from castlegate.config.report import Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
 from castlegate.endpoints.call import CallPlan, call_endpoint
-from castlegate.endpoints.publish import publish_endpoint
+from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
 from castlegate.guards.retry import Retry
-from castlegate.message import Caller, Guard, Handler, stack
+from castlegate.message import Caller, Handler, stack
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.upstream import HttpUpstream
-from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka, KafkaOperation
-from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.wire.timer import Timer
 
 if TYPE_CHECKING:
     from castlegate.config.report import Place
+    from castlegate.sketch import Described, DescribedGuard
+    from castlegate.upstreams.kafka.engine import Engine
+    from castlegate.upstreams.kafka.upstream import KafkaUpstream
+
+    Upstream = HttpUpstream | KafkaUpstream
 
 DEFAULT_TIMEOUT = 10.0  # seconds, of a route that says none
-
-Upstream = HttpUpstream | KafkaUpstream
 
 
 class Readiness(NamedTuple):
@@ -51,8 +52,8 @@ class Generation:
         loaded: Loaded,
         *,
         instance: str,
-        slot: int,
-        workers: int,
+        slot: int = 0,
+        workers: int = 1,
         timer: Timer,
         registry: Registry,
         previous: Generation | None = None,
@@ -71,6 +72,8 @@ class Generation:
             if self.engine is None:
                 self.engine = self._make_engine(kafka, instance, slot, workers)
         self._callers: dict[str, Caller] = {}
+        self._links: dict[str, list[Described]] = {}  # of each caller: its guards, then the upstream
+        self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self.router: Router[Route] = Router(self._routes())
         self._report.raise_if_any()
@@ -110,6 +113,8 @@ class Generation:
         return Readiness(http, self.engine.state.reason)
 
     def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
+        from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka
+
         if kafka.bootstrap == "embedded":
             kafka = msgspec.structs.replace(kafka, bootstrap=EMBEDDED)
         return Engine(
@@ -153,7 +158,7 @@ class Generation:
             timeout = self._timeout(said, settings)
             route = Route(
                 name,
-                self._handler(settings, key, timeout, limits, at),
+                self._handler(name, settings, key, timeout, limits, at),
                 limits.body,
                 self._registry,
                 timeout=timeout,
@@ -186,21 +191,24 @@ class Generation:
         if caller is None:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
-            guards: list[Guard] = []
+            guards: list[DescribedGuard] = []
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
             caller = self._callers[call] = stack(upstream.bind(operation), guards)
+            self._links[call] = [*guards, upstream.described(operation)]
         return caller
 
     def _handler(
-        self, settings: RouteSettings, key: RouteKey, timeout: float, limits: RouteLimits, at: Place
+        self, name: str, settings: RouteSettings, key: RouteKey, timeout: float, limits: RouteLimits, at: Place
     ) -> Handler:
         """The endpoint inside the policies that the route uses, the first of them outermost."""
         scope = key.scope()
         if settings.publish is not None:
             assert self.engine is not None, "the document was checked"
             publisher = self.engine.publisher(settings.publish)
-            return publish_endpoint(publisher, settings, limit=limits.body, scope=scope, at=at)
+            event = EventPlan(settings, scope, at)
+            self.chains[name] = [event, publisher]
+            return publish_endpoint(publisher, event, limit=limits.body)
         assert settings.call is not None, "the document was checked"
         call, operation = settings.call, self._operation(settings.call)
         if operation is not None:
@@ -208,4 +216,5 @@ class Generation:
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
         plan = CallPlan(settings, timeout, scope, at, carries_fields=not behind_kafka)
         caller = self._caller(call)
+        self.chains[name] = [plan, *self._links[call]]
         return call_endpoint(plan, caller, settings, whole=behind_kafka, limit=limits.body, scope=scope, at=at)

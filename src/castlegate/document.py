@@ -21,7 +21,7 @@ from castlegate.config.reading import read
 from castlegate.config.references import Scope
 from castlegate.config.report import ConfigError, Place, Report, listed, show, suggest
 from castlegate.config.shapes import fields_of
-from castlegate.config.source import LARGEST_FILE, compose
+from castlegate.config.source import LARGEST_FILE, compose, resolve
 from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
@@ -31,6 +31,7 @@ from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_topic
 
+_ALL = {"0.0.0.0", "::"}
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
 _KAFKA_ONLY = ("key", "status")
@@ -126,6 +127,10 @@ class AccessLog(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
         """A place to write to."""
         if not self.path:
             at.field("path").mistake("expected 'stdout', 'off' or a file, found nothing")
+        elif not isinstance(resolve(self.path), str):
+            # Whoever writes `false` or `1` does not mean a file of that name.
+            place = at.field("path")
+            place.mistake(f"expected 'stdout', 'off' or a file, found {place.shown(self.path)}")
 
 
 class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -160,7 +165,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         return msgspec.structs.replace(route, **missing)
 
     def check(self, at: Place) -> None:
-        """What must hold between services, routes and the message broker."""
+        """What must hold between addresses, services, routes and the message broker."""
+        _check_ports(self, at)
         for name, service in self.services.items():
             _check_service(self, name, service, at)
         if not self.routes and not at.field("routes").spoilt:
@@ -174,6 +180,18 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                 _compile_templates(route, key.scope(), place)
             _check_access(self.effective(route), place, at)
             _check_purpose(self, route, key, place, at)
+
+
+def _check_ports(document: Document, at: Place) -> None:
+    admin = at.field("admin", "address")
+    if admin.spoilt or at.field("listen", "address").spoilt:
+        return
+    host, port = parse_address(document.listen.address)
+    admin_host, admin_port = parse_address(document.admin.address)
+    if port == admin_port != 0 and (host == admin_host or not _ALL.isdisjoint((host, admin_host))):
+        # Whichever of them the file says.
+        said = admin if admin.path in at.report.positions or not at.report.positions else at.field("listen", "address")
+        said.mistake(f"'listen' and 'admin' are both on port {port} of {admin_host}; give each its own")
 
 
 def _check_service(document: Document, name: str, service: Service, at: Place) -> None:

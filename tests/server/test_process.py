@@ -59,6 +59,14 @@ routes: {{"GET /x": {{call: origin}}}}
             assert end.wait(10) == 0
 
 
+def test_without_kafka_its_client_is_not_even_loaded(tmp_path: Path) -> None:
+    with _run(tmp_path, "off") as program:
+        program.wait_for_line("listens on")
+        for pid in (program.pid, *_children(program.pid)):
+            assert "confluent_kafka" not in Path(f"/proc/{pid}/maps").read_text()
+        assert program.terminate() == 0
+
+
 @pytest.mark.parametrize("log", ["/nonexistent/folder/access.log", "/"])
 def test_a_log_that_cannot_be_written_is_said_before_anything_is_served(tmp_path: Path, log: str) -> None:
     with _run(tmp_path, log) as program:

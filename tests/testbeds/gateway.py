@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.testbeds.processes import Program
+from tests.testbeds.schema import assert_in_schema
 
 _LISTENS = r"listens on http://[0-9.]+:(\d+) .* on http://[0-9.]+:(\d+)"
 
@@ -23,6 +24,7 @@ class Gateway:
         self.access_log = folder / "access.log"
         self.path = folder / "gateway.yaml"
         self.rewrite(config)
+        assert_in_schema(self.path)
         self.program = Program(self.command(self.path), name="castlegate", env=env)
         found = self.program.wait_for_line(_LISTENS)
         self.port, self.admin = int(found[1]), int(found[2])

@@ -1,4 +1,7 @@
-"""The command line: reads arguments, calls what does the work, says what went wrong."""
+"""The command line: reads arguments, calls what does the work, says what went wrong.
+
+What only one command needs is imported when it runs: the others start sooner without.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
+import msgspec
 
 from castlegate import __version__
-from castlegate.cli.demo import DemoFailed
-from castlegate.cli.demo import run as run_demo
 from castlegate.config.report import ConfigError
 from castlegate.document import load
 from castlegate.server.supervisor import run as serve
@@ -20,14 +23,157 @@ from castlegate.upstreams.kafka.settings import EMBEDDED
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _InOrder(click.Group):
+    """Its commands in the order of this file, which is that of their use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Not sorted by name."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="castlegate")
 def main() -> None:
     """castlegate: one entry point in front of services that speak Kafka or HTTP.
 
-    A configuration file names the services and the routes; `castlegate check` tells every mistake in it with line and
-    column, `castlegate run` serves it.
+    CONFIG is a YAML file that names the services and the routes. Write one with `schema` in your editor, let `check`
+    tell what is wrong with it and `explain` what it does with a request; on the machine that it is for, `doctor` sees
+    whether all it names can be reached; `run` serves it. To see a gateway at work first: `castlegate demo`.
     """
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End after the requests; exit with 1 if one of them failed.")
+@click.option(
+    "--port", metavar="PORT", default=8080, show_default=True, help="Where the gateway listens; 0 takes a free port."
+)
+def demo(once: bool, port: int) -> None:
+    """Show a gateway at work in front of a small shop.
+
+    Starts the embedded broker, three services (plain HTTP, FastStream and, where Node.js is there, NestJS) and the
+    gateway, asks each of them something, and stays until Ctrl-C so that you can go on. Its configuration and services
+    are in examples/shop.
+    """
+    from castlegate.cli.demo import DemoFailed
+    from castlegate.cli.demo import run as run_demo
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(0 if run_demo(port, once=once) else 1)
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except DemoFailed as error:
+        _fail(str(error), 1)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of CONFIG, for editors.
+
+    With it an editor completes keys, shows what they mean and marks most mistakes while you type. Editors that use the
+    YAML language server find it by a comment in the first line of the configuration:
+
+    \b
+      castlegate schema > castlegate.schema.json
+      # yaml-language-server: $schema=castlegate.schema.json
+    """
+    from castlegate.schema import to_text
+
+    click.echo(to_text(), nl=False)
+
+
+@main.command()
+@_CONFIG
+def check(config: Path) -> None:
+    """Tell every mistake in CONFIG.
+
+    Each is a line of its own on standard error, fit for editors and CI: FILE:LINE:COLUMN: what was found, what was
+    expected. All are told at once. No network is needed: `doctor` looks at what CONFIG names. Variables that CONFIG
+    takes from the environment must be set; their values are never shown.
+
+    \b
+    Exit status:
+      0  no mistake
+      2  at least one
+    """
+    try:
+        document = load(config).document
+    except ConfigError as error:
+        _fail(str(error), 2)
+    click.echo(f"{config}: {len(document.routes)} routes, {len(document.services)} services, no mistakes")
+
+
+@main.command(name="explain")
+@_CONFIG
+@click.argument("method")
+@click.argument("path")
+@click.option("--host", metavar="HOST", default="localhost", show_default=True, help="The Host of the request.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+def explain_request(config: Path, method: str, path: str, host: str, as_json: bool) -> None:
+    """Tell what becomes of a request METHOD PATH.
+
+    Shows the route that CONFIG has for it, the settings that hold and where each was said, every link of the chain that
+    the request passes, and what the service would be sent. What depends on the rest of the request is named by its
+    reference, such as {header.x-tenant}. Where no route is for the request, the nearest ones are shown and what keeps
+    them from being it. Nothing is sent, no network is needed. PATH may have a query:
+
+    \b
+      castlegate explain gateway.yaml GET '/orders/42?page=2'
+
+    \b
+    Exit status:
+      0  the request reaches its endpoint
+      1  the gateway answers itself: 404, 405, 400 and so on
+      2  a mistake in CONFIG
+    """
+    from castlegate.explain import explain, to_text
+
+    try:
+        told = explain(config, method, path, host)
+    except ConfigError as error:
+        _fail(str(error), 2)
+    click.echo(_json(told) if as_json else to_text(told))
+    sys.exit(0 if told.goes_through else 1)
+
+
+@main.command()
+@_CONFIG
+@click.option(
+    "--timeout",
+    "within",
+    metavar="SECONDS",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 120),
+    help="At most, for each step.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+def doctor(config: Path, within: float, as_json: bool) -> None:
+    """See whether all that CONFIG names is well.
+
+    Looks at this machine: open files, the log, the addresses to listen on. Connects to each instance of HTTP services
+    and to each Kafka broker, also where the brokers tell clients to go. Sees whether the topics that routes need are
+    there and permitted. Sends a record through each inbox and back, which gateways that run take for another one's and
+    drop. Says of each what is wrong and what to do about it. Creates nothing.
+
+    \b
+    Exit status:
+      0  all is well; notes are worth knowing and keep nothing from working
+      1  something is wrong
+      2  a mistake in CONFIG
+    """
+    from castlegate.cli.diagnosis import Progress
+    from castlegate.doctor.examine import examine
+
+    try:
+        with Progress(quiet=as_json) as progress:
+            diagnosis = examine(config, within, progress.tell)
+    except ConfigError as error:
+        _fail(str(error), 2)
+    if as_json:
+        click.echo(_json(diagnosis))
+    sys.exit(0 if diagnosis.well else 1)
 
 
 @main.command()
@@ -35,8 +181,17 @@ def main() -> None:
 def run(config: Path) -> None:
     """Serve the routes of CONFIG.
 
-    SIGTERM and Ctrl-C finish what is in flight, for at most `drain`, and exit with 0. A mistake in CONFIG exits with 2,
-    an address that cannot be had with 1.
+    Clients connect at `listen`; `/health`, `/ready` and `/metrics` are at `admin`; each request is a line of JSON in
+    `access_log`. Brokers that are down keep nothing from starting: their routes answer 503 until they are found. With
+    `kafka: embedded` the in-memory broker is started too, for development.
+
+    SIGTERM and Ctrl-C finish what is in flight, for at most `drain`.
+
+    \b
+    Exit status:
+      0  stopped by a signal
+      1  an address or the log cannot be had
+      2  a mistake in CONFIG
     """
     try:
         sys.exit(serve(config))
@@ -47,51 +202,22 @@ def run(config: Path) -> None:
 
 
 @main.command()
-@_CONFIG
-def check(config: Path) -> None:
-    """Tell every mistake in CONFIG; needs no network.
-
-    Exits with 0 if there is none, with 2 if there is one. Each is a line of its own:
-    FILE:LINE:COLUMN: what was found, what was expected.
-    """
-    try:
-        document = load(config).document
-    except ConfigError as error:
-        _fail(str(error), 2)
-    else:
-        click.echo(f"{config}: {len(document.routes)} routes, {len(document.services)} services, no mistakes")
-
-
-@main.command()
-@click.option("--listen", default=EMBEDDED, show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option("--listen", metavar="HOST:PORT", default=EMBEDDED, show_default=True, help="Port 0 takes a free one.")
 def broker(listen: str) -> None:
-    """Run the embedded broker on its own, for development and tests.
+    """Run the in-memory Kafka broker, for development.
 
     It speaks Kafka's protocol, so that any Kafka client can use it, and keeps nothing: what is in it is gone when it
-    ends. `bootstrap: embedded` in a configuration starts the same one along with the gateway.
+    ends. `kafka: embedded` in a configuration starts the same one along with the gateway; on its own it outlives the
+    gateway and can be given to services and tests.
     """
     os.execv(sys.executable, [sys.executable, "-m", "castlegate_broker", "--listen", listen])  # noqa: S606
 
 
-@main.command()
-@click.option("--once", is_flag=True, help="End after the requests; exit with 1 if one of them failed.")
-@click.option("--port", default=8080, show_default=True, help="Where the gateway listens; 0 takes a free port.")
-def demo(once: bool, port: int) -> None:
-    """Run a shop of sample services behind the gateway and show a few requests.
-
-    Starts the embedded broker, three services (plain HTTP, FastStream and, where Node.js is there, NestJS) and the
-    gateway, asks each of them something, and stays until Ctrl-C so that you can go on.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(0 if run_demo(port, once=once) else 1)
-    except KeyboardInterrupt:
-        sys.exit(0)
-    except DemoFailed as error:
-        _fail(str(error), 1)
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def _fail(text: str, status: int) -> None:
+def _fail(text: str, status: int) -> NoReturn:
     click.echo(text, err=True)
     sys.exit(status)
 

@@ -153,7 +153,7 @@ def _scalar(node: Node, shape: Shape, at: Place) -> Any:
         return _with_unit(node, shape, at)
     if shape.kind is str:
         if node.substituted or isinstance(value, str):
-            return node.template if shape.template else node.text
+            return _template(node, at) if shape.template else node.text
         return _wrong(node, shape, at)
     if node.substituted and isinstance(value, str):
         value = resolve(value)  # "${PORT}" in quotes may still be a number
@@ -172,6 +172,13 @@ def _scalar(node: Node, shape: Shape, at: Place) -> Any:
     return value if isinstance(value, int) else _wrong(node, shape, at)
 
 
+def _template(node: Scalar, at: Place) -> str:
+    """The text, in which mistakes are found by their own columns."""
+    if node.begin is not None:
+        at.report.begins[at.path] = node.begin
+    return node.template
+
+
 def _with_unit(node: Scalar, shape: Shape, at: Place) -> Any:
     assert shape.unit is not None
     try:
@@ -185,7 +192,7 @@ def _with_unit(node: Scalar, shape: Shape, at: Place) -> Any:
 def _json(node: Node, at: Place, *, template: bool) -> Any:
     """Any JSON, with the positions of all that is in it."""
     if isinstance(node, Scalar):
-        return node.template if template and isinstance(node.value, str) else node.value
+        return _template(node, at) if template and isinstance(node.value, str) else node.value
     values: Any
     if isinstance(node, Sequence):
         values = []

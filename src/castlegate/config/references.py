@@ -112,10 +112,11 @@ def parse(text: str, scope: Scope, at: Place) -> list[str | Reference] | None:
         if match[0] in ("{{", "}}"):
             literal += match[0][0]
         elif match[1] is None:
-            at.mistake(f"a lone '{match[0]}' in {at.shown(text)}; write '{match[0] * 2}' for a plain one")
+            lone = f"a lone '{match[0]}' in {at.shown(text)}; write '{match[0] * 2}' for a plain one"
+            at.inside(match.start()).mistake(lone)
             sound = False
         else:
-            reference = _reference(match[1], scope, at)
+            reference = _reference(match[1], scope, at.inside(match.start()))
             sound = sound and reference is not None
             if reference is not None:
                 pieces += [literal, reference] if literal else [reference]

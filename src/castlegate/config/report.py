@@ -47,6 +47,7 @@ class Report:
 
     def __init__(self) -> None:
         self.positions: dict[DocumentPath, Position] = {}
+        self.begins: dict[DocumentPath, int] = {}  # columns from a scalar's position to its text, if that is known
         self.written: dict[DocumentPath, str] = {}  # scalars whose value differs from what the file says
         self.substituted: dict[str, str] = {}  # value → `${NAME}` it came from
         self._mistakes: dict[Mistake, None] = {}
@@ -88,6 +89,13 @@ class Report:
         """The place at `path`; without one, the document's root."""
         return Place(self, path)
 
+    def position_inside(self, path: DocumentPath, offset: int) -> Position | None:
+        """Of the character at `offset` of the text at `path`; of the whole where that cannot be told."""
+        position, begin = self.position(path), self.begins.get(path)
+        if position is None or begin is None:
+            return position
+        return position._replace(column=position.column + begin + offset)
+
     def raise_if_any(self) -> None:
         """Raise `ConfigError` if there is a mistake."""
         if self._mistakes:
@@ -112,19 +120,26 @@ class ConfigError(Exception):
 class Place:
     """A node of the document: where a mistake is reported."""
 
-    __slots__ = ("path", "report")
+    __slots__ = ("_offset", "path", "report")
 
-    def __init__(self, report: Report, path: DocumentPath = ()) -> None:
+    def __init__(self, report: Report, path: DocumentPath = (), offset: int | None = None) -> None:
         self.report = report
         self.path = path
+        self._offset = offset  # in the text that stands here; None: all of it
 
     def field(self, *names: str | int) -> Place:
         """A field, an entry or an item of it."""
         return Place(self.report, self.path + names)
 
+    def inside(self, offset: int) -> Place:
+        """The same node, from that character of its text on: for what is wrong with a part of it."""
+        return Place(self.report, self.path, offset)
+
     def mistake(self, text: str) -> None:
         """Report that what stands here is wrong: `text` says what was found and what was expected."""
         position = self.report.position(self.path)
+        if self._offset is not None:
+            position = self.report.position_inside(self.path, self._offset)
         if position is not None and self.path:
             text = f"{describe(self.path)}: {text}"
         self.report.add(position, self.path, text)

@@ -32,12 +32,13 @@ _WORDS: dict[str, bool | None] = {
 class Scalar:
     """Text, a number, true, false or null."""
 
-    __slots__ = ("broken", "plain", "position", "substituted", "template", "text", "value", "written")
+    __slots__ = ("begin", "broken", "plain", "position", "substituted", "template", "text", "value", "written")
 
     def __init__(self, position: Position, written: str, *, plain: bool) -> None:
         self.position = position
         self.written = written
         self.plain = plain  # not in quotes
+        self.begin: int | None = None  # columns before its text, where the file holds that letter by letter
         self.text = written  # after substitution
         self.template = written  # the same as a template: what was put in holds no references
         self.value: str | int | float | bool | None = resolve(written) if plain else written
@@ -193,6 +194,7 @@ class _Composer:
     def _scalar(self, event: Any, position: Position) -> Scalar:
         node = Scalar(position, event.value, plain=event.implicit[0])
         if "${" not in event.value:
+            node.begin = _begin(event)
             return node
         found = self._environment.substitute(event.value)
         for mistake in found.mistakes:
@@ -244,6 +246,14 @@ class _Composer:
     def _at(self, event: Any) -> Position:
         mark = event.start_mark
         return Position(self._file, mark.line + 1, mark.column + 1)
+
+
+def _begin(event: Any) -> int | None:
+    """Where a scalar's text begins behind its mark; None with escapes, folded lines, an anchor or in a block."""
+    quotes = 1 if event.style in ("'", '"') else 0
+    start, end = event.start_mark, event.end_mark
+    whole = start.line == end.line and end.column - start.column == len(event.value) + 2 * quotes
+    return quotes if whole else None
 
 
 def _explain(error: yaml.YAMLError, text: str, file: str) -> tuple[Position, str]:

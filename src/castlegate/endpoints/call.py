@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from castlegate.config.references import NO_PARTS, Scope
 from castlegate.config.report import Place
 from castlegate.config.templates import JsonTemplate, Sink, TextTemplate, compile_json, compile_text
+from castlegate.config.units import write_seconds
 from castlegate.endpoints.settings import CallSettings
 from castlegate.errors import GatewayError
 from castlegate.message import Body, Call, Caller, Handler, Headers, Request, Response
 from castlegate.problem import problem
+from castlegate.sketch import Description, Sketch
 
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
 _NO_HEADERS = Headers()
@@ -49,14 +53,15 @@ class CallPlan:
     """How one call is made of a request; compiled at load."""
 
     __slots__ = (
-        "_add", "_carries_fields", "_fields", "_key", "_method", "_retargets", "_send", "_strip", "_target", "_timeout",
-        "needs_body",
+        "_add", "_carries_fields", "_fields", "_key", "_method", "_retargets", "_send", "_settings", "_strip",
+        "_target", "_timeout", "needs_body",
     )  # fmt: skip
 
     def __init__(
         self, settings: CallSettings, timeout: float, scope: Scope, at: Place, *, carries_fields: bool
     ) -> None:
         """`carries_fields`: whether the client's own fields go along (HTTP), or only those that are set (Kafka)."""
+        self._settings = settings
         verb = settings.verb
         self._carries_fields = carries_fields
         self._timeout = timeout
@@ -74,6 +79,18 @@ class CallPlan:
         self._fields = FieldRules(settings.headers.request, scope, at.field("headers", "request")) or None
         templates = (self._target, self._send, self._key, self._fields)
         self.needs_body = any(template is not None and template.needs_body for template in templates)
+
+    def describe(self, sketch: Sketch) -> Description:
+        """What is called, and what is changed on the way."""
+        sketch.sent = self.make(sketch.request)
+        settings = self._settings
+        says: dict[str, Any] = {"calls": settings.call, "waits": write_seconds(self._timeout)}
+        if settings.status is not None:
+            says["success"] = f"{settings.status}, where the service names no status"
+        for way, fields in (("request", settings.headers.request), ("response", settings.headers.response)):
+            if fields:
+                says[f"{way} fields"] = sketch.show_fields(fields)
+        return Description(role="endpoint", name="call", says=says)
 
     def make(self, request: Request) -> Call:
         """The call. Raises `RequestRefused` where a reference is not to be had."""

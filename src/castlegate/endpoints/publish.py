@@ -15,6 +15,7 @@ from castlegate.endpoints.settings import HeaderRules
 from castlegate.errors import GatewayError
 from castlegate.message import Body, Handler, Headers, Request, Response
 from castlegate.problem import problem
+from castlegate.sketch import Description, Record, Sketch
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -60,33 +61,44 @@ class PublishedRoute(Protocol):
         """`request` are the record's headers."""
 
 
-def publish_endpoint(
-    publisher: Publisher,
-    settings: PublishedRoute,
-    *,
-    limit: int,
-    scope: Scope,
-    at: Place,
-) -> Handler:
-    """The handler."""
-    send = None if settings.send is msgspec.UNSET else compile_json(settings.send, scope, at.field("send"))
-    key = None if settings.key is None else compile_text(settings.key, Sink.KEY, scope, at.field("key"))
-    fields = FieldRules(settings.headers.request, scope, at.field("headers", "request"))
+class EventPlan:
+    """How an event is made of a request; compiled at load."""
+
+    __slots__ = ("_fields", "_key", "_send")
+
+    def __init__(self, settings: PublishedRoute, scope: Scope, at: Place) -> None:
+        self._send = None if settings.send is msgspec.UNSET else compile_json(settings.send, scope, at.field("send"))
+        self._key = None if settings.key is None else compile_text(settings.key, Sink.KEY, scope, at.field("key"))
+        self._fields = FieldRules(settings.headers.request, scope, at.field("headers", "request"))
+
+    def describe(self, sketch: Sketch) -> Description:
+        """What is answered; the record itself is told by the topic."""
+        sketch.sent = self.make(sketch.request)
+        says = {"answers": "202 with topic, partition and offset, once the broker has acknowledged the record"}
+        return Description(role="endpoint", name="publish", says=says)
+
+    def make(self, request: Request) -> Record:
+        """The event of a request whose body is there. Raises `RequestRefused` where a reference is not to be had."""
+        body = request.body
+        assert isinstance(body, bytes)
+        value = self._send.render(request, NO_PARTS) if self._send is not None else body or b"{}"
+        headers = [(name.decode("latin-1"), text) for name, text in self._fields.apply(Headers(), request).pairs()]
+        headers.append(("x-request-id", request.id))
+        headers.append(("traceparent", request.trace.traceparent))
+        if request.trace.state is not None:
+            headers.append(("tracestate", request.trace.state))
+        return Record(None if self._key is None else self._key.render(request, NO_PARTS) or None, value, headers)
+
+
+def publish_endpoint(publisher: Publisher, plan: EventPlan, *, limit: int) -> Handler:
+    """The handler; `limit` is the most that the body may be, in bytes."""
 
     async def handle(request: Request) -> Response:
         try:
             if type(request.body) is not bytes:
                 request.body = await cast("Body", request.body).read_all(limit)
-            body = request.body
-            assert isinstance(body, bytes)
-            value = send.render(request, NO_PARTS) if send is not None else body or b"{}"
-            headers = [(name.decode("latin-1"), text) for name, text in fields.apply(Headers(), request).pairs()]
-            headers.append(("x-request-id", request.id))
-            headers.append(("traceparent", request.trace.traceparent))
-            if request.trace.state is not None:
-                headers.append(("tracestate", request.trace.state))
-            record_key = None if key is None else key.render(request, NO_PARTS) or None
-            ack = await publisher.publish(record_key, value, headers, request.deadline)
+            key, value, headers = plan.make(request)
+            ack = await publisher.publish(key, value, headers, request.deadline)
         except GatewayError as error:
             return problem(error, request)
         document = {"topic": ack.topic, "partition": ack.partition, "offset": ack.offset}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply
+from castlegate.sketch import Description, Sketch
 from castlegate.telemetry.metrics import Registry
 
 _NOT_REACHED = (Kinds.CONNECT, Kinds.CONNECT_TIMEOUT)
@@ -27,6 +28,19 @@ class Retry:
         )
         self._connect_retries = retries.child(service, "connect")
         self._answer_retries = retries.child(service, "no_answer")
+
+    def describe(self, sketch: Sketch) -> Description:
+        """When it tries again."""
+        call = sketch.sent
+        others = f"goes to another instance, at most {self._instances} in all"
+        says = {"not sent": others if self._instances > 1 else "there is no other instance to go to"}
+        if _repeatable(call):
+            says["no answer"] = f"sent once more: {call.method.decode()} is idempotent"
+        else:
+            says["no answer"] = "not repeated: " + (
+                "the body streams" if call.idempotent else f"{call.method.decode()} is not idempotent"
+            )
+        return Description(role="guard", name="retry", says=says)
 
     def wrap(self, inner: Caller) -> Caller:
         """The caller with this guard around it."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from castlegate.config.addresses import parse_origin
 from castlegate.errors import CallFailed
 from castlegate.message import Call, Caller, Reply
 from castlegate.rules.balancing import Balancer, RoundRobin
+from castlegate.sketch import Described, Description, Sketch
 from castlegate.telemetry.metrics import Family, Gauge, Registry
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
@@ -37,7 +39,7 @@ class HttpUpstream:
         reader = AnswerReader(settings.pool.headers)
         self._pools = [Pool(*parse_origin(each), settings.pool, reader, timer) for each in settings.instances]
         self._balancer: Balancer[Pool] = RoundRobin(self._pools)
-        host = None if settings.host is None else settings.host.encode()
+        self._host = host = None if settings.host is None else settings.host.encode()
         # What stands behind the target in the head of every call.
         self._version = {pool: b" HTTP/1.1\r\nhost: %b\r\n" % (host or pool.authority) for pool in self._pools}
 
@@ -69,6 +71,28 @@ class HttpUpstream:
         """The caller; HTTP services have no operations, method and target come with the call."""
         del operation
         return self._call
+
+    def described(self, operation: str) -> Described:
+        """What `bind` bound, as `castlegate explain` tells it."""
+        del operation
+        return self
+
+    def describe(self, sketch: Sketch) -> Description:
+        """The heads of the request to each instance."""
+        call: Call = sketch.sent
+        pools = self._pools
+        lines = sketch.show(self._head(pools[0], call)).split("\r\n")[1:-2]
+        fields = [line for line in lines if not line.startswith(("host:", "content-length:"))]
+        host = self._host or ("that of the instance" if len(pools) > 1 else pools[0].authority)
+        method, target = call.method.decode(), sketch.show(call.target)
+        says: dict[str, Any] = {
+            "sends": [f"{method} http://{pool.authority.decode()}{target}" for pool in pools],
+            "fields": [f"host: {sketch.show(host)}", *fields],
+        }
+        if call.body:
+            assert isinstance(call.body, bytes)
+            says["body"] = sketch.show(call.body)
+        return Description(role="upstream", name="HTTP/1.1", says=says)
 
     async def _call(self, call: Call) -> Reply:
         """Ask one instance. Raises `CallFailed`, having noted the instance among those that were tried."""

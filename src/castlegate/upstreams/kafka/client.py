@@ -9,16 +9,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
 
-from castlegate.upstreams.kafka.settings import Kafka
+    from castlegate.upstreams.kafka.settings import Kafka
 
 log = logging.getLogger("castlegate.kafka")
 
 ClientConfig = dict[str, Any]
-OnError = Callable[[KafkaError], None]
+OnError = Callable[["KafkaError"], None]
 
 _LOG_EVERY = 10.0  # seconds between two lines of a kind: a broker that is down is tried many times a second
 
@@ -47,6 +48,10 @@ _CONSUMING: ClientConfig = {
 }
 
 
+def _ignore(_error: KafkaError) -> None:
+    """For clients that never connect."""
+
+
 class Clients:
     """Makes the settings of each client that an engine needs."""
 
@@ -54,6 +59,15 @@ class Clients:
         self._settings = settings
         self._client_id = client_id
         self._longest_timeout = longest_timeout
+
+    def offline(self) -> dict[str, ClientConfig]:
+        """Of a client of each kind that knows no broker, for a look at whether librdkafka takes the settings."""
+        kinds = {
+            "producer": self.producer("requests", 0.0, _ignore),
+            "consumer": self.consumer(_ignore),
+            "admin": self.admin(_ignore),
+        }
+        return {kind: {k: v for k, v in config.items() if k != "bootstrap.servers"} for kind, config in kinds.items()}
 
     def admin(self, on_error: OnError) -> ClientConfig:
         """Of the client that watches brokers and topics."""

@@ -16,7 +16,7 @@ import os
 import random
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
@@ -33,7 +33,6 @@ from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import UNKNOWN, Pending
 from castlegate.upstreams.kafka.producers import Producers, end
-from castlegate.upstreams.kafka.refusals import refused_settings
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.upstreams.kafka.topics import Order, Presence
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
@@ -71,8 +70,6 @@ class Engine:
         longest_timeout: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        for setting, reason in refused_settings(settings.librdkafka).items():
-            raise ValueError(f"kafka.librdkafka: {setting}: {reason}")
         self.settings = settings
         self.timer = timer
         self._loop = loop
@@ -142,6 +139,11 @@ class Engine:
             )
         missing = [info.problem for info in self.gates.topics.values() if info.presence is not Presence.PRESENT]
         return EngineState(True, "; ".join(filter(None, missing)))
+
+    @property
+    def mailboxes(self) -> Mapping[str, Mailbox]:
+        """Where replies come to, by topic."""
+        return self._mailboxes
 
     def service(self, name: str, settings: KafkaService) -> KafkaUpstream:
         """A service behind this cluster."""

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.sketch import Description, Record, Sketch
 from castlegate.telemetry.metrics import Counter
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.delivery import not_sent, refused, undelivered
@@ -166,6 +167,17 @@ class Publisher:
         self._max_record = max_record
         self._stored = stored
         self._failed = failed
+
+    def describe(self, sketch: Sketch) -> Description:
+        """The record."""
+        record: Record = sketch.sent
+        says = {
+            "topic": self.topic,
+            "key": "none: spread over the partitions" if record.key is None else sketch.show(record.key),
+            "value": sketch.show(record.value),
+            "headers": [f"{name}: {sketch.show(text)}" for name, text in record.headers],
+        }
+        return Description(role="upstream", name="Kafka, an event", says=says)
 
     async def publish(self, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]], deadline: float) -> Ack:
         """Store one event; the deadline is loop time. Raises `CallFailed`."""

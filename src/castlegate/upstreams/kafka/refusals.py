@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 _BOOTSTRAP = "say it with 'bootstrap' of 'kafka'"
 _INBOX = "the inbox reads one partition without a consumer group"
@@ -10,6 +12,8 @@ _ONCE = "the gateway's producers are idempotent and wait for all in-sync replica
 _DEADLINES = "a record waits as long as the longest timeout of a route"
 _CREATED = "topics are never created by asking for them"
 _REPORTS = "the gateway needs its own callbacks"
+
+_NOT_ALONE = "Failed to create"  # how librdkafka's words begin when a setting needs others beside it
 
 _REFUSED: Mapping[str, str] = {
     "bootstrap.servers": _BOOTSTRAP,
@@ -61,31 +65,60 @@ def owned_by_gateway(given: Mapping[str, str | int | float | bool]) -> dict[str,
 
 
 def refused_settings(given: Mapping[str, str | int | float | bool]) -> dict[str, str]:
-    """The same, and those that librdkafka itself does not take. Values are not repeated: they may be secrets."""
+    """The same, and those that librdkafka itself does not take, in its own words: they may repeat values."""
     refused = owned_by_gateway(given)
     for name, value in given.items():
-        if name not in refused and (reason := _unacceptable(name, value)):
+        reason = "" if name in refused else _tried(_producer, {name: value})
+        if reason and _NOT_ALONE not in reason:
             refused[name] = reason
     return refused
 
 
-def _unacceptable(name: str, value: str | float) -> str | None:
-    """What librdkafka has against it, on its own."""
-    from confluent_kafka import KafkaException, Producer  # slow to load, rarely wanted here
+def refused_together(configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """What librdkafka has against settings that it takes one by one, in a client of each kind; nothing if all is well.
 
+    `configs` are those of the gateway's clients, by kind: producer, consumer or admin.
+    """
+    for kind, config in configs.items():
+        # With OIDC a client fetches its first token as soon as there is one, over the network.
+        if config.get("sasl.oauthbearer.method") == "oidc":
+            return ""
+        if reason := _tried(_KINDS[kind], config):
+            return reason
+    return ""
+
+
+def _tried(make: Callable[[dict[str, Any]], object], config: Mapping[str, Any]) -> str:
+    """Why no client can be made with these settings. Without an address of a broker it connects to none."""
+    from confluent_kafka import KafkaException  # slow to load, rarely wanted here
+
+    silent = logging.Logger("silent", logging.CRITICAL + 1)
     try:
-        # Without an address of a broker it connects to none; told to log nothing, it does not complain of that.
-        Producer({name: _as_text(value), "log_level": 0})
-    except KafkaException as error:
-        text = error.args[0].str()
-        if "No such configuration property" in text:
-            return "librdkafka has no such setting"
-        if "Invalid value" in text:
-            return "librdkafka does not take this value for it"
+        make({**config, "logger": silent})
+    except KafkaException as failure:
+        words: str = failure.args[0].str()
+        return f"librdkafka does not take it: {words.strip()}"
     except (TypeError, ValueError):
         return "librdkafka does not take this value for it"
-    return None
+    return ""
 
 
-def _as_text(value: str | float) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _producer(config: dict[str, Any]) -> object:
+    from confluent_kafka import Producer
+
+    return Producer(config)
+
+
+def _consumer(config: dict[str, Any]) -> object:
+    from confluent_kafka import Consumer
+
+    return Consumer(config)
+
+
+def _admin(config: dict[str, Any]) -> object:
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient(config)
+
+
+_KINDS = {"producer": _producer, "consumer": _consumer, "admin": _admin}

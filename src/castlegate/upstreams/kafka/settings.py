@@ -10,8 +10,9 @@ import msgspec
 from castlegate.config.addresses import parse_address
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size, TemplateText
+from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.context import NAMES as CONTEXT_NAMES
-from castlegate.upstreams.kafka.refusals import owned_by_gateway
+from castlegate.upstreams.kafka.refusals import refused_settings, refused_together
 from castlegate.wire.fields import HOP_BY_HOP
 
 EMBEDDED = "127.0.0.1:9092"  # where the embedded broker listens
@@ -83,10 +84,20 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
                 place.mistake(f"expected host:port[,host:port...] or 'embedded', found {place.shown(self.bootstrap)}")
                 break
         check_topic(self.inbox, at.field("inbox"))
-        for name, reason in owned_by_gateway(self.librdkafka).items():
-            at.field("librdkafka", name).mistake(reason)
+        self._check_librdkafka(at.field("librdkafka"))
         if self.topics.replication == 0:
             at.field("topics", "replication").mistake("expected -1 for the broker's default, or 1 and more, found 0")
+
+    def _check_librdkafka(self, at: Place) -> None:
+        """Ask librdkafka itself, which needs no broker for that."""
+        if not self.librdkafka:
+            return
+        refused = refused_settings(self.librdkafka)
+        for name, reason in refused.items():
+            place = at.field(name)
+            place.mistake(reason.partition(":")[0] if place.path in at.report.written else reason)
+        if not refused and (reason := refused_together(Clients(self, client_id="check", longest_timeout=10).offline())):
+            at.mistake(reason)
 
 
 class HeaderNames(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, Message
 
+from castlegate.config.units import write_seconds
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply
+from castlegate.sketch import Described, Description, Sketch
 from castlegate.upstreams.kafka.client import log
-from castlegate.upstreams.kafka.context import Forwarding, add_context, said_by_endpoint
+from castlegate.upstreams.kafka.context import DEADLINE, Forwarding, add_context, said_by_endpoint
 from castlegate.upstreams.kafka.delivery import not_sent
-from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, Value
+from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, ReplyAddress, Value
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
 from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
@@ -32,6 +34,7 @@ _DIALECTS: dict[str, type[Nest] | type[FastStream] | type[Plain]] = {
     "plain": Plain,
 }
 _DEFAULT = KafkaOperation()
+_SOME_PARTITION = 2**31 - 1  # stands for the one that a worker will read
 
 
 class KafkaUpstream:
@@ -50,6 +53,10 @@ class KafkaUpstream:
             bound = self._bound[operation] = self._bind(operation)
         return bound
 
+    def described(self, operation: str) -> Described:
+        """What `bind` bound, as `castlegate explain` tells it."""
+        return self._bound[operation]
+
     def _bind(self, operation: str) -> Operation:
         settings = self._settings.operations.get(operation, _DEFAULT)
         topic = settings.topic or f"{self._name}.{operation}"
@@ -62,14 +69,14 @@ class Operation:
 
     __slots__ = (
         "_dialect", "_engine", "_forwarding", "_gate", "_mailbox", "_max_record", "_pending", "_produced",
-        "_producers", "_timer", "_topic",
+        "_producers", "_timer", "topic",
     )  # fmt: skip
 
     def __init__(
         self, engine: Engine, topic: str, dialect: Dialect, fixed_replies: str | None, forwarding: Forwarding
     ) -> None:
         self._engine = engine
-        self._topic = topic
+        self.topic = topic
         self._dialect = dialect
         self._forwarding = forwarding or None
         self._pending = engine.pending
@@ -79,6 +86,30 @@ class Operation:
         self._mailbox = engine.mailbox(dialect, fixed_replies)
         self._gate = engine.gate(topic, self._mailbox)
         self._produced = engine.metrics.requests.child(topic)
+
+    def describe(self, sketch: Sketch) -> Description:
+        """The record of the request, and where its answer is awaited."""
+        call: Call = sketch.sent
+        topic, partition = self._mailbox.topic, _SOME_PARTITION if self._dialect.partitioned else None
+        settings = self._engine.settings
+        if partition is None and self._mailbox.owned is not None and settings.topics.single > 1:
+            topic = sketch.stand_in(f"{settings.inbox}.{{0 to {settings.topics.single - 1}, by instance}}")
+        address = ReplyAddress(topic, partition)
+        headers, value = self._dialect.encode(call, address, sketch.stand_in("{correlation id}").encode())
+        forwarded = [] if self._forwarding is None else self._forwarding.of(call)
+        headers = [*forwarded, *said_by_endpoint(call), *headers]
+        add_context(headers, call, 0.0, call.timeout)
+        told = {DEADLINE: f"{{now + {write_seconds(call.timeout)}, in ms since 1970}}"}
+        shown = [(name, told.get(name) or sketch.show(text or b"")) for name, text in headers]
+        lines = [f"{name}: {text}" for name, text in shown]
+        says = {
+            "topic": self.topic,
+            "key": "none: spread over the partitions" if call.key is None else sketch.show(call.key),
+            "value": sketch.show(value),
+            "headers": [line.replace(str(_SOME_PARTITION), "{partition of the worker}") for line in lines],
+            "answer": f"on {sketch.show(topic)}, found by the header {self._dialect.correlation}",
+        }
+        return Description(role="upstream", name=f"Kafka, {type(self._dialect).__name__.lower()}", says=says)
 
     async def __call__(self, call: Call) -> Reply:
         """Ask the service. Raises `CallFailed`."""
@@ -116,7 +147,7 @@ class Operation:
             forwarded = self._forwarding.of(call) if self._forwarding is not None else []
             headers = [*forwarded, *said_by_endpoint(call), *headers]
         add_context(headers, call, now, deadline)
-        self._producers.send(self._topic, value, call.key, headers, sink, len(self._pending))
+        self._producers.send(self.topic, value, call.key, headers, sink, len(self._pending))
         self._produced.value += 1
 
 

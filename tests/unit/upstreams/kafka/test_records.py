@@ -1,6 +1,7 @@
 """Headers that every record carries, settings that are refused, failures in our words."""
 
 import time
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
@@ -12,7 +13,7 @@ from castlegate.upstreams.kafka.client import ClientLog, Clients, RateLimit
 from castlegate.upstreams.kafka.context import Forwarding, add_context, as_utf8, said_by_endpoint
 from castlegate.upstreams.kafka.delivery import refused, undelivered
 from castlegate.upstreams.kafka.dialects.dialect import SentHeaders
-from castlegate.upstreams.kafka.refusals import refused_settings
+from castlegate.upstreams.kafka.refusals import refused_settings, refused_together
 from castlegate.upstreams.kafka.settings import Kafka, OwnedTopics
 from castlegate.upstreams.kafka.topics import creation_command
 
@@ -61,17 +62,32 @@ def test_settings_that_the_gateway_depends_on_are_refused(name: str) -> None:
     assert list(refused_settings({name: "x"})) == [name]
 
 
-def test_settings_that_librdkafka_does_not_take_are_refused_without_their_values() -> None:
-    reasons = refused_settings({"sasl.pasword": "s3cret", "socket.timeout.ms": "s3cret", "security.protocol": "s3cret"})
+def test_settings_that_librdkafka_does_not_take_are_refused_in_its_words() -> None:
+    reasons = refused_settings({"sasl.pasword": "x", "socket.timeout.ms": 5, "security.protocol": "x"})
     assert list(reasons) == ["sasl.pasword", "socket.timeout.ms", "security.protocol"]
-    assert "s3cret" not in str(reasons)
+    assert 'No such configuration property: "sasl.pasword"' in reasons["sasl.pasword"]
+    assert "outside allowed range 10..300000" in reasons["socket.timeout.ms"]
+
+
+def test_settings_that_do_not_go_together_are_refused_by_the_client_that_they_fail() -> None:
+    lone: dict[str, str | int | float | bool] = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"}
+    assert refused_settings(lone) == {}
+    reason = refused_together(_offline(lone))
+    assert "sasl.username and sasl.password must be set" in reason
+    whole = {**lone, "sasl.username": "u", "sasl.password": "p", "debug": "all"}
+    assert refused_together(_offline(whole)) == ""
+    assert "fetch.max.bytes" in refused_together(_offline({"fetch.max.bytes": 10}))
+
+
+def _offline(given: dict[str, str | int | float | bool]) -> dict[str, dict[str, Any]]:
+    return Clients(Kafka(bootstrap="a:1", librdkafka=given), client_id="c", longest_timeout=1).offline()
 
 
 def test_settings_for_security_and_tuning_are_taken() -> None:
     given: dict[str, str | int | float | bool] = {
         "security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "u", "sasl.password": "p",
         "ssl.ca.location": "/etc/ca.pem", "compression.type": "lz4", "socket.keepalive.enable": True,
-        "fetch.max.bytes": 1_000_000, "client.rack": "a", "debug": "broker",
+        "fetch.max.bytes": 2_000_000, "client.rack": "a", "debug": "broker",
     }  # fmt: skip
     assert refused_settings(given) == {}
 

@@ -1,0 +1,112 @@
+"""Whether the topics that routes need are there, fit for their use, and permitted to the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]  # exported, not declared
+
+from castlegate.doctor.findings import Finding
+from castlegate.upstreams.kafka.settings import Kafka
+from castlegate.upstreams.kafka.topics import creation_command
+
+_PARTITIONS = 8  # in the command that is shown for a service's topic
+
+
+class Need(NamedTuple):
+    """A topic and what for."""
+
+    topic: str
+    routes: tuple[str, ...]
+    written: bool  # requests and events; else replies are read from it
+    owned: int | None = None  # partitions that the gateway creates it with; None: it belongs to a service
+    only_one: bool = False  # services cannot be told a partition of it: it must have a single one
+    correlation: tuple[str, ...] = ()  # names of the header that holds the correlation id, where replies are read
+
+
+class Seen(NamedTuple):
+    """A need and what became of it."""
+
+    need: Need
+    finding: Finding
+    partitions: int = 0  # 0 if it cannot be used
+
+
+def look(admin: AdminClient, settings: Kafka, needs: Iterable[Need], within: float) -> list[Seen]:
+    """Describe all of them, with what the gateway may do to each. Blocks."""
+    wanted = {need.topic: need for need in needs}
+    if not wanted:
+        return []
+    asked = admin.describe_topics(
+        TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=within
+    )
+    return [_seen(wanted[topic], future, settings) for topic, future in asked.items()]
+
+
+def may_create(admin: AdminClient, within: float) -> bool | None:
+    """Whether the gateway may create topics; None if the brokers do not tell. Blocks."""
+    operations = admin.describe_cluster(include_authorized_operations=True, request_timeout=within).result()
+    if operations.authorized_operations is None:
+        return None
+    return AclOperation.CREATE in operations.authorized_operations
+
+
+def _seen(need: Need, future: Future[Any], settings: Kafka) -> Seen:
+    check = f"topic {need.topic}"
+    try:
+        described = future.result()
+    except KafkaException as failure:
+        return Seen(need, _absent(check, need, failure.args[0], settings))
+    partitions = len(described.partitions)
+    wrong = _forbidden(check, need, described.authorized_operations)
+    if wrong is not None:
+        return Seen(need, wrong)
+    leaderless = [each.id for each in described.partitions if each.leader is None or each.leader.id < 0]
+    if leaderless:
+        says = f"partitions without a leader: {', '.join(map(str, leaderless))}"
+        return Seen(need, Finding(check, "wrong", says, "see which of its brokers are down"))
+    if need.only_one and partitions > 1:
+        says = f"it has {partitions} partitions: services answer to any of them, and one is read"
+        advice = f"delete it and let the gateway create it, or: {creation_command(settings, need.topic, 1)}"
+        return Seen(need, Finding(check, "wrong", says, advice))
+    told = f"{partitions} partition{'s' if partitions > 1 else ''}"
+    return Seen(need, Finding(check, "well", f"{told}, {_purpose(need)}"), partitions)
+
+
+def _absent(check: str, need: Need, error: KafkaError, settings: Kafka) -> Finding:
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return Finding(check, "wrong", "the gateway may not even see it", _grant(need.topic, "Describe"))
+    if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return Finding(check, "wrong", error.str(), "see the broker's log")
+    if need.owned is not None:
+        command = creation_command(settings, need.topic, need.owned)
+        if settings.topics.create:
+            return Finding(check, "note", f"it is not there yet; the gateway creates it when it starts, as: {command}")
+        return Finding(check, "wrong", "it does not exist, and 'create' of 'kafka.topics' is false", command)
+    command = f"kafka-topics.sh --bootstrap-server {settings.bootstrap} --create --topic {need.topic}"
+    harm = f"{', '.join(need.routes)} will be answered 503" if need.written else "replies cannot be read from it"
+    says = f"it does not exist: {harm}"
+    return Finding(check, "wrong", says, f"start its service, or create it: {command} --partitions {_PARTITIONS}")
+
+
+def _forbidden(check: str, need: Need, allowed: list[AclOperation] | None) -> Finding | None:
+    """What the gateway lacks; nothing if the brokers do not tell."""
+    if allowed is None:
+        return None
+    operation, name = (AclOperation.WRITE, "Write") if need.written else (AclOperation.READ, "Read")
+    if operation in allowed:
+        return None
+    return Finding(check, "wrong", f"the gateway may not {name.lower()} it", _grant(need.topic, name))
+
+
+def _grant(topic: str, operation: str) -> str:
+    return f"kafka-acls.sh --add --allow-principal User:NAME --operation {operation} --topic {topic}"
+
+
+def _purpose(need: Need) -> str:
+    if need.written:
+        return "may be written to"
+    return "replies are read from it"

@@ -1,0 +1,89 @@
+"""What compiled things say of themselves: each has one small method `describe`, for `castlegate explain`.
+
+A sketch is a request of which only method, host and target are known. The rest has stand-ins: texts of letters and
+digits, which keep their form wherever they are put, so that the very code that serves requests can make calls and
+records of them. In the end `show` puts the names of what they stand for in their place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from castlegate.message import Guard, Headers, Request
+
+_STAND_IN = re.compile(r"zQ([0-9]+)Qz")
+
+
+class Description(msgspec.Struct, kw_only=True, frozen=True):
+    """What one link of a route's chain is and does."""
+
+    role: str
+    """`policy`, `endpoint`, `guard` or `upstream`."""
+    name: str
+    says: dict[str, Any]
+    """By key, in order: text, or a list of texts."""
+
+
+class Record(NamedTuple):
+    """An event as its endpoint hands it over."""
+
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+class Sketch:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self.request: Request = _UNKNOWN  # set before anything describes itself
+        self.sent: Any = None  # what the endpoint hands on: a Call or a Record; set by the endpoint's `describe`
+
+    def stand_in(self, name: str) -> str:
+        """Text that `show` turns into `name`."""
+        if name not in self._names:
+            self._names.append(name)
+        return f"zQ{self._names.index(name)}Qz"
+
+    def show(self, text: str | bytes) -> str:
+        """As people are to read it."""
+        plain = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+        return _STAND_IN.sub(lambda found: self._names[int(found[1])], plain)
+
+    def show_fields(self, fields: Mapping[str, str | None]) -> list[str]:
+        """Rules for fields: set or removed."""
+        return [f"{name}: removed" if text is None else f"{name}: {self.show(text)}" for name, text in fields.items()]
+
+
+class Described(Protocol):
+    """A link of the chain."""
+
+    def describe(self, sketch: Sketch) -> Description:
+        """What it does with this request. Raises `RequestRefused` where it refuses it."""
+
+
+class DescribedGuard(Guard, Described, Protocol):
+    """What the guards of a service are."""
+
+
+class UnknownFields(Headers):
+    """The client's fields, of which none is known: each has a stand-in."""
+
+    __slots__ = ("_sketch",)
+
+    def __init__(self, sketch: Sketch) -> None:
+        every = sketch.stand_in("(the client's own fields)"), sketch.stand_in("but those of one hop and of proxies")
+        super().__init__([f"{every[0]}: {every[1]}\r\n".encode()])
+        self._sketch = sketch
+
+    def get(self, name: bytes) -> bytes | None:
+        """Its stand-in."""
+        return self._sketch.stand_in(f"{{header.{name.decode('latin-1')}}}").encode()
+
+
+_UNKNOWN: Any = None
