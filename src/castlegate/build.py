@@ -13,6 +13,7 @@ import msgspec
 from castlegate.config.report import Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
+from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import CallPlan, call_endpoint
 from castlegate.endpoints.publish import publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
@@ -26,6 +27,7 @@ from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
+from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
 if TYPE_CHECKING:
@@ -58,6 +60,12 @@ class Generation:
                 longest_timeout=self._longest_timeout(),
                 loop=asyncio.get_running_loop(),
             )
+        self.certificates: list[FromFiles] = []
+        """What is to be made anew when its files change."""
+        tls = self.document.listen.tls
+        self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
+        if self.client_certificates is not None:
+            self.certificates.append(self.client_certificates)
         self._callers: dict[str, Caller] = {}
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self.router: Router[Route] = Router(self._routes())
@@ -87,7 +95,10 @@ class Generation:
     def _upstream(self, name: str) -> Upstream:
         service = self.document.services[name]
         if service.http is not None:
-            return HttpUpstream(service.http, self._timer)
+            upstream = HttpUpstream(service.http, self._timer, name, self._report.folder)
+            if upstream.certificates is not None:
+                self.certificates.append(upstream.certificates)
+            return upstream
         assert service.kafka is not None, "the document was checked"
         assert self.engine is not None, "the document was checked"
         return self.engine.service(name, service.kafka)

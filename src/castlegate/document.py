@@ -269,7 +269,7 @@ class Loaded(NamedTuple):
 def load(path: str | Path, variables: Mapping[str, str] = os.environ) -> Loaded:
     """Read a YAML file; raises `ConfigError` with every mistake in it. Needs no network."""
     path = Path(path)
-    report = Report()
+    report = Report(path.parent)
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)

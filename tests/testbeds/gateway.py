@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.testbeds.processes import Program
 
-_LISTENS = r"listens on http://127\.0\.0\.1:(\d+) .* on http://127\.0\.0\.1:(\d+)"
+_LISTENS = r"listens on https?://127\.0\.0\.1:(\d+) .* on http://127\.0\.0\.1:(\d+)"
 
 
 class Gateway:

@@ -52,13 +52,15 @@ def check(config: Path) -> None:
     """Tell every mistake in CONFIG; needs no network.
 
     Exits with 0 if there is none, with 2 if there is one. Each is a line of its own:
-    FILE:LINE:COLUMN: what was found, what was expected.
+    FILE:LINE:COLUMN: what was found, what was expected. Warnings, such as of an expired certificate, are no mistakes.
     """
     try:
-        document = load(config).document
+        document, report = load(config)
     except ConfigError as error:
         _fail(str(error), 2)
     else:
+        for warning in report.warnings:
+            click.echo(f"{warning} (warning)", err=True)
         click.echo(f"{config}: {len(document.routes)} routes, {len(document.services)} services, no mistakes")
 
 

@@ -18,7 +18,7 @@ import math
 import termios
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from castlegate.edge.exchange import Exchange
 from castlegate.edge.framing import Fields, locate
@@ -51,7 +51,7 @@ class ClientConnection(asyncio.Protocol):
         "_bodies_held", "_buffered", "_closing", "_current", "_deaf", "_decoder", "_empty_line", "_fields", "_full",
         "_head_since",
         "_left", "_limits", "_lingering", "_listener", "_now", "_partial", "_peer", "_queue", "_queue_held", "_reader",
-        "_receiving", "_task", "_timeouts", "_transport", "_unread", "_writable", "expires",
+        "_receiving", "_task", "_timeouts", "_transport", "_unread", "_writable", "certificate", "expires",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -63,6 +63,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = listener.reader
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._peer = ""
+        self.certificate: dict[str, Any] | None = None  # the client's, if it was verified, as `ssl` parses it
         self.expires = math.inf  # loop time; what has expired is told by the state
         # Of what is being read.
         self._fields: Fields | None = None  # of the head before
@@ -93,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "unknown"
+        self.certificate = transport.get_extra_info("peercert")
         listener = self._listener
         if len(listener.connections) >= self._limits.connections or listener.draining:
             listener.refused("connections")
@@ -338,7 +340,7 @@ class ClientConnection(asyncio.Protocol):
         """What follows of fields for every request with them; the next one often repeats them."""
         forwarding = self._listener.forwarding
         fields.client = forwarding.client(self._peer, fields.read)
-        fields.forwarded = forwarding.fields(self._peer, b"http", fields.host, fields.read)
+        fields.forwarded = forwarding.fields(self._peer, self._listener.scheme, fields.host, fields.read)
         self._fields = fields if len(fields.block) <= _MOST_KEPT else None
 
     def _exchange(self, method: bytes, target: bytes, fields: Fields) -> Exchange:
@@ -347,7 +349,7 @@ class ClientConnection(asyncio.Protocol):
         host, forwarded = fields.host, fields.forwarded
         if not target.startswith(b"/"):
             host, target = locate(target)
-            forwarded = listener.forwarding.fields(self._peer, b"http", host, read)
+            forwarded = listener.forwarding.fields(self._peer, listener.scheme, host, read)
         path, _, query = target.partition(b"?")
         if fields.identified:
             request_id = acceptable_request_id(read.get(b"x-request-id")) or listener.ids.take(32)
@@ -358,7 +360,7 @@ class ClientConnection(asyncio.Protocol):
             request_id,
             trace,
             fields.client,
-            b"http",
+            listener.scheme,
             host,
             method,
             path,
@@ -480,7 +482,9 @@ class ClientConnection(asyncio.Protocol):
             return
         listener = self._listener
         request_id, trace = listener.ids.fresh()
-        request = Request(request_id, trace, self._peer, b"http", b"", b"-", b"-", b"", Headers(), b"", self._now())
+        request = Request(
+            request_id, trace, self._peer, listener.scheme, b"", b"-", b"-", b"", Headers(), b"", self._now()
+        )
         unrouted = listener.unrouted
         exchange = Exchange(request, unrouted, unrouted.handler, keep_alive=False, chunked=True, agent=b"")
         exchange.error = refusal

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from castlegate.edge.connection import ClientConnection
 from castlegate.edge.forwarded import Forwarding
 from castlegate.edge.framing import HeadReader
+from castlegate.edge.handshake import TlsConnection
 from castlegate.edge.settings import Listen
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -24,6 +25,8 @@ from castlegate.telemetry.trace import Ids
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from castlegate.edge.tls import Certificates
+
 _LOOK = 0.5  # seconds between two looks at all connections
 
 
@@ -31,7 +34,13 @@ class Listener:
     """What the connections of one socket share."""
 
     def __init__(
-        self, settings: Listen, router: Router[Route], unrouted: Route, log: AccessLog | None, registry: Registry
+        self,
+        settings: Listen,
+        router: Router[Route],
+        unrouted: Route,
+        log: AccessLog | None,
+        registry: Registry,
+        certificates: Certificates | None = None,
     ) -> None:
         self.settings = settings
         self.router = router
@@ -40,7 +49,9 @@ class Listener:
         self.ids = Ids()
         self.reader = HeadReader(settings.limits.headers, settings.limits.uri)
         self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
-        self.connections: set[ClientConnection] = set()
+        self.certificates = certificates
+        self.scheme = b"http" if certificates is None else b"https"
+        self.connections: set[ClientConnection | TlsConnection] = set()  # the latter until their handshake is done
         self.draining = False
         self.loop = asyncio.get_running_loop()
         self._refusals = registry.counter("castlegate_refused_total", "Requests refused, by reason.", "reason")
@@ -56,7 +67,7 @@ class Listener:
 
     async def start(self, listening: socket.socket) -> None:
         """Accept on a socket that is bound already."""
-        self._server = await self.loop.create_server(lambda: ClientConnection(self), sock=listening, backlog=2048)
+        self._server = await self.loop.create_server(self._connection(), sock=listening, backlog=2048)
         self._look = self.loop.call_later(_LOOK, self._look_at_all)
 
     async def drain(self, grace: float) -> None:
@@ -88,11 +99,17 @@ class Listener:
         """Count a refusal."""
         self._refusals.child(reason).value += 1
 
-    def forget(self, connection: ClientConnection) -> None:
+    def forget(self, connection: ClientConnection | TlsConnection) -> None:
         """It is closed."""
         self.connections.discard(connection)
         if not self.connections and self._emptied is not None:
             self._emptied()
+
+    def _connection(self) -> Callable[[], ClientConnection | TlsConnection]:
+        certificates = self.certificates
+        if certificates is None:
+            return lambda: ClientConnection(self)
+        return lambda: TlsConnection(self, certificates)
 
     def _look_at_all(self) -> None:
         self._look = self.loop.call_later(_LOOK, self._look_at_all)

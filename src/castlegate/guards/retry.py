@@ -13,7 +13,7 @@ from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply
 from castlegate.telemetry.metrics import Registry
 
-_NOT_REACHED = (Kinds.CONNECT, Kinds.CONNECT_TIMEOUT)
+_NOT_REACHED = (Kinds.CONNECT, Kinds.CONNECT_TIMEOUT, Kinds.CERTIFICATE, Kinds.TLS)
 
 
 class Retry:

@@ -75,8 +75,9 @@ def _check_log(path: str) -> None:
 
 def _announce(document: Document, listening: socket.socket, admin: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
+    scheme = "http" if document.listen.tls is None else "https"
     sys.stderr.write(
-        f"castlegate listens on http://{host}:{port} with {len(document.routes)} routes; "
+        f"castlegate listens on {scheme}://{host}:{port} with {len(document.routes)} routes; "
         f"health, readiness and metrics are on http://{admin.getsockname()[0]}:{admin.getsockname()[1]}\n"
     )
     sys.stderr.flush()

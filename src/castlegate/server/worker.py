@@ -29,6 +29,7 @@ from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import parse_key
 from castlegate.server.admin import Readiness, admin_handlers
+from castlegate.server.certificates import keep_current
 from castlegate.telemetry.access_log import AccessLog
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
@@ -48,7 +49,14 @@ class Worker:
         log = document.access_log
         self._log = None if log.path == "off" else AccessLog(log.path, log.redact, dropped)
         unrouted = Route("-", _refuse, 0, self._registry)
-        self._listener = Listener(document.listen, self._generation.router, unrouted, self._log, self._registry)
+        self._listener = Listener(
+            document.listen,
+            self._generation.router,
+            unrouted,
+            self._log,
+            self._registry,
+            self._generation.client_certificates,
+        )
         routes = admin_handlers(self._registry, self.readiness)
         self._admin = Listener(Listen(), _router(routes), Route("-", _refuse, 0, Registry()), None, Registry())
         self._draining = False
@@ -82,7 +90,10 @@ class Worker:
         gc.collect()
         gc.freeze()
         os.write(ready, b"1")
+        watching = [loop.create_task(keep_current(each)) for each in self._generation.certificates if each.files]
         await stopped.wait()
+        for task in watching:
+            task.cancel()
         loop.remove_reader(supervisor)
         self._draining = True
         grace = self._generation.document.drain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from castlegate.config.addresses import parse_origin
 from castlegate.errors import CallFailed
@@ -11,6 +12,7 @@ from castlegate.rules.balancing import Balancer, RoundRobin
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
+from castlegate.upstreams.http.tls import ServiceCertificates
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
@@ -20,10 +22,18 @@ _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 class HttpUpstream:
     """One service and its instances."""
 
-    def __init__(self, settings: HttpService, timer: Timer) -> None:
+    def __init__(self, settings: HttpService, timer: Timer, name: str = "", folder: Path = Path()) -> None:
+        """`name` of the service; `folder` that the files of its settings are relative to."""
         self._now = timer.now
         reader = AnswerReader(settings.pool.headers)
-        self._pools = [Pool(*parse_origin(each), settings.pool, reader, timer) for each in settings.instances]
+        origins = [parse_origin(each) for each in settings.instances]
+        self.certificates: ServiceCertificates | None = None
+        if any(origin.tls for origin in origins):
+            self.certificates = ServiceCertificates(settings.tls, name, folder)
+        self._pools = [
+            Pool(origin.host, origin.port, settings.pool, reader, timer, self.certificates if origin.tls else None)
+            for origin in origins
+        ]
         self._balancer: Balancer[Pool] = RoundRobin(self._pools)
         host = None if settings.host is None else settings.host.encode()
         # What stands behind the target in the head of every call.
