@@ -23,7 +23,7 @@ SHOP = """
 listen: 0.0.0.0:8080
 admin: 127.0.0.1:9000
 access_log: "off"
-kafka: {bootstrap: "${KAFKA}", max_pending: "${PENDING}", librdkafka: {sasl.password: "${PASSWORD}", a.b: 5}}
+kafka: {bootstrap: "${KAFKA}", max_pending: "${PENDING}", librdkafka: {sasl.password: "${PASSWORD}", socket.timeout.ms: 500}}
 drain: 5s
 
 services:
@@ -77,7 +77,7 @@ def test_a_whole_document_becomes_its_structs(tmp_path: Path) -> None:
     assert document.drain == 5.0
     assert document.kafka is not None
     assert document.kafka.max_pending == 500
-    assert document.kafka.librdkafka == {"sasl.password": "a{b}c", "a.b": 5}
+    assert document.kafka.librdkafka == {"sasl.password": "a{b}c", "socket.timeout.ms": 500}
     assert document.services["users"].http == HttpService(instances=["http://users-1:8000", "http://users-2:8000"])
     assert document.services["recs"].http == HttpService(
         instances=["http://recs:8000"], pool=HttpPool(connect_timeout=0.25)

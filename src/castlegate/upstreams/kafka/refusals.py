@@ -69,6 +69,20 @@ def refused_settings(given: Mapping[str, str | int | float | bool]) -> dict[str,
     return refused
 
 
+def refused_together(given: Mapping[str, str | int | float | bool]) -> str | None:
+    """What librdkafka has against settings that it takes one by one, such as a file that is not there."""
+    from confluent_kafka import KafkaException, Producer
+
+    if "sasl.oauthbearer.method" in given:
+        return None  # it would ask for a token at once
+    try:
+        Producer({**{name: _as_text(value) for name, value in given.items()}, "log_level": 0})
+    except KafkaException as error:
+        text: str = error.args[0].str()
+        return text.removeprefix("Failed to create producer: ")
+    return None
+
+
 def _unacceptable(name: str, value: str | float) -> str | None:
     """What librdkafka has against it, on its own."""
     from confluent_kafka import KafkaException, Producer  # slow to load, rarely wanted here

@@ -11,7 +11,7 @@ from castlegate.config.addresses import parse_address
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size, TemplateText
 from castlegate.upstreams.kafka.context import NAMES as CONTEXT_NAMES
-from castlegate.upstreams.kafka.refusals import owned_by_gateway
+from castlegate.upstreams.kafka.refusals import refused_settings, refused_together
 from castlegate.wire.fields import HOP_BY_HOP
 
 EMBEDDED = "127.0.0.1:9092"  # where the embedded broker listens
@@ -57,7 +57,8 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     bootstrap: str
     """`host:port[,host:port...]`, or `embedded` for the in-memory broker meant for development."""
     librdkafka: dict[str, str | int | float | bool] = {}
-    """Any client setting of librdkafka by its own name, such as `security.protocol` or `sasl.password`."""
+    """Any client setting of librdkafka by its own name, such as `security.protocol` or `sasl.password`. Files are
+    relative to the working directory."""
     inbox: str = "castlegate.replies"
     """Name of the inbox topic; the one-partition inboxes are called `NAME.0`, `NAME.1` and so on."""
     topics: OwnedTopics = OwnedTopics()
@@ -83,8 +84,11 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
                 place.mistake(f"expected host:port[,host:port...] or 'embedded', found {place.shown(self.bootstrap)}")
                 break
         check_topic(self.inbox, at.field("inbox"))
-        for name, reason in owned_by_gateway(self.librdkafka).items():
+        refused = refused_settings(self.librdkafka)
+        for name, reason in refused.items():
             at.field("librdkafka", name).mistake(reason)
+        if self.librdkafka and not refused and (together := refused_together(self.librdkafka)) is not None:
+            at.field("librdkafka").mistake(f"librdkafka cannot use these settings: {together}")
         if self.topics.replication == 0:
             at.field("topics", "replication").mistake("expected -1 for the broker's default, or 1 and more, found 0")
 
