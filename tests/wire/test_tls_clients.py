@@ -328,6 +328,36 @@ def test_a_client_that_offers_other_protocols_only_is_refused(
     assert quiet(gateway)
 
 
+def test_protocols_are_looked_at_without_a_name_and_on_the_way_back_too(
+    gateway: Gateway, origin: Origin, authority: Authority
+) -> None:
+    context = authority.trusting()
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as raw:
+        refused = pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol")
+        with refused, context.wrap_socket(raw):
+            pass
+    context = authority.trusting()
+    with Client(gateway.port, tls=context) as client:
+        assert client.send(GET).read_answer()[0] == 200
+        assert isinstance(client.socket, ssl.SSLSocket)
+        session = client.socket.session
+        assert session is not None
+        assert session.has_ticket
+    for offered, let_in in (["http/1.1"], True), (["h2"], False):
+        context.set_alpn_protocols(offered)
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as raw:
+            if let_in:
+                with context.wrap_socket(raw, server_hostname="localhost", session=session) as back:
+                    assert back.session_reused
+                    back.sendall(GET)
+                    assert back.recv(65536).startswith(b"HTTP/1.1 200 ")
+            else:
+                with refused, context.wrap_socket(raw, server_hostname="localhost", session=session):
+                    pass
+
+
 def test_plain_http_is_told_so_and_other_bytes_are_not_answered(gateway: Gateway, origin: Origin) -> None:
     with Client(gateway.port) as client:
         assert client.send(GET).read_to_end().startswith(b"HTTP/1.1 400 ")

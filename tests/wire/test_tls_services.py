@@ -152,6 +152,7 @@ def test_a_service_that_asks_in_vain_gets_no_request(
     told = problem(gateway)
     assert told["status"] == 502
     assert secure.seen == []
+    gateway.program.wait_for_line("WARNING castlegate.services: service secure: no TLS with .* alert .*")
 
 
 def test_changed_files_are_used_for_new_connections(start: Start, secure: Origin, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class TlsConnection(TlsStream):
     def handshaken(self) -> None:
         """It is a client like any other."""
         self.expires = math.inf
+        self._handshake.hello = None
         self._listener.connections.discard(self)
         super().handshaken()
 
@@ -94,7 +95,7 @@ class TlsConnection(TlsStream):
         self._listener.refused(reason)
         self._failures.tell(self._peer, reason)
         if answer:
-            self._closing = self._deaf = True
+            self._closing = True
             self._transport.write(answer)
             self._transport.close()
         else:

@@ -21,18 +21,7 @@ _MOST_UNTAKEN = 1024 * 1024  # bytes; a peer that takes no answers to its key up
 class TlsStream(asyncio.Protocol, asyncio.Transport):
     """One connection."""
 
-    __slots__ = (
-        "_closing",
-        "_deaf",
-        "_incoming",
-        "_open",
-        "_outgoing",
-        "_read",
-        "_ssl",
-        "_transport",
-        "_write",
-        "inner",
-    )
+    __slots__ = ("_closing", "_incoming", "_open", "_outgoing", "_read", "_ssl", "_transport", "_write", "inner")
 
     def __init__(
         self, context: ssl.SSLContext, inner: asyncio.Protocol, *, server_side: bool, server_name: str | None = None
@@ -43,8 +32,7 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side, server_name)
         self._read, self._write = self._ssl.read, self._ssl.write
         self._open = False  # the handshake is done
-        self._closing = False  # an end was said, by either side
-        self._deaf = False  # what comes is thrown away
+        self._closing = False  # an end was said, by either side: what still comes is thrown away
 
     # What those who use it add.
 
@@ -54,6 +42,9 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
 
     def failed(self, error: Exception) -> None:
         """The connection ended before the handshake was done; may be told twice."""
+
+    def broken(self, error: ssl.SSLError) -> None:
+        """The peer sent an alert, or what is no TLS; `connection_lost` follows."""
 
     # The socket's side.
 
@@ -65,7 +56,7 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
 
     def data_received(self, data: bytes) -> None:
         """Records, or parts of them."""
-        if self._deaf:
+        if self._closing:
             return
         self._incoming.write(data)
         if self._open or self._shake_hands():
@@ -78,7 +69,7 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
         """Closed, by whomever."""
         if exc is None and not self._closing:
             exc = ConnectionResetError("closed without close_notify")
-        self._closing = self._deaf = True
+        self._closing = True
         if self._open:
             self.inner.connection_lost(exc)
         else:
@@ -103,7 +94,7 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
             return False
         except ssl.SSLError as error:
             self._transport.write(self._outgoing.read())  # the alert
-            self._closing = self._deaf = True
+            self._closing = True
             self._transport.close()
             self.failed(error)
             return False
@@ -134,7 +125,8 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
         if chunks:
             self.inner.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if failure is not None:  # a record that is forged or malformed, or an alert
-            self._closing = self._deaf = True
+            self._closing = True
+            self.broken(failure)
             self._transport.abort()
         elif ended and not self._closing:
             self.inner.eof_received()
@@ -183,21 +175,21 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
     def write_eof(self) -> None:
         """Nothing follows from us. What the peer goes on to send is read and thrown away."""
         if not self._closing:
-            self._closing = self._deaf = True
+            self._closing = True
             self._notify()
             self._transport.write_eof()
 
     def close(self) -> None:
         """Close when what was written has left."""
         if not self._closing:
-            self._closing = self._deaf = True
+            self._closing = True
             if self._open:
                 self._notify()
         self._transport.close()
 
     def abort(self) -> None:
         """Close at once."""
-        self._closing = self._deaf = True
+        self._closing = True
         self._transport.abort()
 
     def pause_reading(self) -> None:

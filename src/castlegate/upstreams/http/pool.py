@@ -139,11 +139,9 @@ class Pool:
                 connection = await self._connected()
         except TimeoutError:
             self._failed(Kinds.CONNECT_TIMEOUT, "The service could not be reached in time.")
-        except ssl.SSLCertVerificationError as error:
-            self._not_trusted(error.verify_message)
+        except ssl.SSLCertVerificationError:
             self._failed(Kinds.CERTIFICATE, "The service could not prove who it is.")
-        except ssl.SSLError as error:
-            self._not_trusted(error.reason or str(error))
+        except ssl.SSLError:
             self._failed(Kinds.TLS, "The service and the gateway could not agree on TLS.")
         except (OSError, UnicodeError):  # UnicodeError: a name that cannot be looked up
             self._failed(Kinds.CONNECT, "The service could not be reached.")
@@ -163,10 +161,6 @@ class Pool:
         else:
             await self._certificates.connect(connection, self._host, self._port)
         return connection
-
-    def _not_trusted(self, reason: str) -> None:
-        assert self._certificates is not None, "a plain connection has no TLS to fail"
-        self._certificates.tell(self.authority.decode(), reason)
 
     def _failed(self, kind: Kind, detail: str) -> None:
         self._open -= 1

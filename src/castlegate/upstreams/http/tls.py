@@ -82,18 +82,22 @@ class ServiceCertificates:
 
     async def connect(self, inner: asyncio.Protocol, host: str, port: int) -> None:
         """Connect and shake hands; raises `OSError`, which `ssl.SSLError` is."""
-        name = self._settings.server_name or host
-        opened: Waiter[None] = Waiter()
         loop = asyncio.get_running_loop()
-        _, stream = await loop.create_connection(lambda: _Stream(self._context, inner, name, opened), host, port)
+        _, stream = await loop.create_connection(lambda: _Stream(self, self._context, inner, host, port), host, port)
         try:
-            await opened
+            await stream.opened
         except BaseException:
             stream.discard()
             raise
 
-    def tell(self, instance: str, reason: str) -> None:
-        """Log why an instance was not believed; clients are not told."""
+    def name_of(self, host: str) -> str:
+        """What the certificate of an instance must be for."""
+        return self._settings.server_name or host
+
+    def tell(self, instance: str, error: ssl.SSLError) -> None:
+        """Log what is amiss between an instance and us; clients are not told."""
+        reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
+        reason = reason or str(error)
         now = time.monotonic()
         if now - self._told.get((instance, reason), -_LOG_EVERY) >= _LOG_EVERY:
             self._told[instance, reason] = now
@@ -124,20 +128,30 @@ def _make(settings: ServiceTls, at: Place) -> ssl.SSLContext:
 class _Stream(TlsStream):
     """A connection to an instance, and who waits for its handshake."""
 
-    __slots__ = ("_opened",)
+    __slots__ = ("_certificates", "_instance", "opened")
 
-    def __init__(self, context: ssl.SSLContext, inner: asyncio.Protocol, name: str, opened: Waiter[None]) -> None:
-        super().__init__(context, inner, server_side=False, server_name=name)
-        self._opened = opened
+    def __init__(
+        self, certificates: ServiceCertificates, context: ssl.SSLContext, inner: asyncio.Protocol, host: str, port: int
+    ) -> None:
+        super().__init__(context, inner, server_side=False, server_name=certificates.name_of(host))
+        self._certificates = certificates
+        self._instance = f"{host}:{port}"
+        self.opened: Waiter[None] = Waiter()
 
     def handshaken(self) -> None:
         """It can be used."""
         super().handshaken()
-        self._opened.settle(None)
+        self.opened.settle(None)
 
     def failed(self, error: Exception) -> None:
         """It never could."""
-        self._opened.fail(error)
+        if isinstance(error, ssl.SSLError):
+            self._certificates.tell(self._instance, error)
+        self.opened.fail(error)
+
+    def broken(self, error: ssl.SSLError) -> None:
+        """As a service says that wants a certificate of us: in TLS 1.3 when our side of the handshake is done."""
+        self._certificates.tell(self._instance, error)
 
     def discard(self) -> None:
         """Nobody waits for it any more, and what is inside is not to hear of it."""
