@@ -1,5 +1,6 @@
 """TLS between clients and the gateway: who is let in, who is not, and that nothing else changes."""
 
+import re
 import socket
 import ssl
 import threading
@@ -9,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from tests.testbeds.certificates import Authority, Pair
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import OK, Client, Origin, answer
@@ -438,3 +442,53 @@ def _asks(gateway: Gateway, authority: Authority, pair: Pair | None) -> int:
         context.load_cert_chain(*pair)
     with Client(gateway.port, tls=context) as client:
         return client.send(GET).read_answer()[0]
+
+
+# --- what TLS itself makes us write
+
+
+class KeyUpdates:
+    """Key updates of TLS 1.3 that ask for one in return, which `ssl` cannot send (RFC 8446 §4.6.3, §7.2)."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def next(self) -> bytes:
+        """The record with the next one."""
+        key, iv = self._expand(b"key", 32), self._expand(b"iv", 12)
+        self._secret = self._expand(b"traffic upd", 48)  # and the record's number begins at 0 again
+        message = b"\x18\x00\x00\x01\x01" + b"\x16"  # key_update, update_requested; a handshake message
+        header = b"\x17\x03\x03" + (len(message) + 16).to_bytes(2, "big")
+        return header + AESGCM(key).encrypt(iv, message, header)
+
+    def _expand(self, label: bytes, size: int) -> bytes:
+        label = b"tls13 " + label
+        info = size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\x00"
+        return HKDFExpand(hashes.SHA384(), size, info).derive(self._secret)
+
+
+def test_a_client_that_takes_no_answers_to_key_updates_is_cut(
+    gateway: Gateway, authority: Authority, tmp_path: Path
+) -> None:
+    context = authority.trusting()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.keylog_filename = str(tmp_path / "keys")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(10)
+        raw.connect(("127.0.0.1", gateway.port))
+        _shake_hands(tls, incoming, outgoing, raw)
+        assert tls.cipher()[0] == "TLS_AES_256_GCM_SHA384"  # type: ignore[index]
+        keys = (tmp_path / "keys").read_text()
+        found = re.search(r"CLIENT_TRAFFIC_SECRET_0 \w+ (\w+)", keys)
+        assert found
+        updates, sent = KeyUpdates(bytes.fromhex(found[1])), 0
+        with pytest.raises(OSError):
+            while sent < 1_000_000:
+                raw.sendall(b"".join(updates.next() for _ in range(500)))
+                sent += 500
+    assert sent > 1000, "a few are answered"
+    wait_empty(gateway)
+    assert quiet(gateway)
