@@ -18,7 +18,7 @@ from tests.testbeds.services import Service, Shop, start_faststream, start_nest,
 
 Broker = EmbeddedBroker | RealKafka
 _BROKER_FIXTURES: dict[str, Literal["session", "function"]] = {"broker": "session", "own_broker": "function"}
-_FIXTURES_OF = {"embedded": {"embedded_broker"}, "real": {"real_kafka", "start_real_kafka"}}
+_FIXTURES_OF = {"embedded": {"embedded_broker"}, "real": {"real_kafka", "start_real_kafka", "secured_kafka"}}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

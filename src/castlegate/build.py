@@ -13,6 +13,7 @@ import msgspec
 from castlegate.config.report import Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
+from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import CallPlan, call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
@@ -24,6 +25,7 @@ from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka, KafkaOperation
+from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
 if TYPE_CHECKING:
@@ -71,6 +73,12 @@ class Generation:
                 self.engine = previous.engine if previous._engine_settings == self._engine_settings else None
             if self.engine is None:
                 self.engine = self._make_engine(kafka, instance, slot, workers)
+        self.certificates: list[FromFiles] = []
+        """What is to be made anew when its files change."""
+        tls = self.document.listen.tls
+        self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
+        if self.client_certificates is not None:
+            self.certificates.append(self.client_certificates)
         self._callers: dict[str, Caller] = {}
         self._links: dict[str, list[Described]] = {}  # of each caller: its guards, then the upstream
         self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
@@ -141,8 +149,12 @@ class Generation:
         if service.http is not None:
             before = self._previous
             if before is not None and name in before.upstreams and before.document.services[name] == service:
-                return before.upstreams[name]
-            return HttpUpstream(name, service.http, self._timer, self._registry)
+                upstream = before.upstreams[name]
+            else:
+                upstream = HttpUpstream(name, service.http, self._timer, self._registry, self._report.folder)
+            if isinstance(upstream, HttpUpstream) and upstream.certificates is not None:
+                self.certificates.append(upstream.certificates)
+            return upstream
         assert service.kafka is not None, "the document was checked"
         assert self.engine is not None, "the document was checked"
         return self.engine.service(name, service.kafka)

@@ -331,7 +331,8 @@ def read_file(path: str | Path) -> bytes:
 
 def parse(content: bytes, path: str | Path, variables: Mapping[str, str] = os.environ) -> Loaded:
     """The document in `content`; `path` is where it was read, for reports and for files that it names."""
-    path, report = Path(path), Report()
+    path = Path(path)
+    report = Report(path.parent)
     root = compose(content, str(path), Environment(variables, path.parent), report)
     document = None if root is None else read(root, Document, report.place())
     if document is not None:

@@ -57,6 +57,8 @@ class Kinds:
     DRAINING = Kind("draining", 503, "Gateway shutting down", 1)
     # The service's side.
     CONNECT = Kind("connect", 502, "Service not reachable")
+    CERTIFICATE = Kind("certificate", 502, "Service's certificate not valid")
+    TLS = Kind("tls", 502, "No TLS connection to the service")
     NO_ANSWER = Kind("no_answer", 502, "Service closed the connection without an answer")
     RESET = Kind("reset", 502, "Service broke off")
     BAD_ANSWER = Kind("bad_answer", 502, "Service gave no valid answer")

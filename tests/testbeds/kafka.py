@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -34,9 +34,16 @@ class RealKafka:
     kind = "real"
 
     def __init__(
-        self, overrides: Mapping[str, str] | None = None, *, quick: bool = True, log: Path | None = None
+        self,
+        overrides: Mapping[str, str] | None = None,
+        *,
+        listeners: Iterable[str] = (),
+        quick: bool = True,
+        log: Path | None = None,
     ) -> None:
-        """Format storage, start, and wait until it answers; `overrides` are lines of server.properties."""
+        """Format storage, start, and wait until it answers; `overrides` are lines of server.properties, `listeners`
+        protocols such as SSL that it speaks on ports of their own, see `ports`.
+        """
         self._java = _java()
         self._libs = prepare_kafka()
         self._folder = Path(tempfile.mkdtemp(prefix="castlegate-kafka-"))
@@ -47,7 +54,9 @@ class RealKafka:
         port, controller_port = free_port(), free_port()
         self.port = port
         self.bootstrap = f"127.0.0.1:{port}"
-        self._properties.write_text(_properties(port, controller_port, self._folder / "data", overrides or {}))
+        self.ports = {protocol: free_port() for protocol in listeners}
+        clients = {"PLAINTEXT": port, **self.ports}
+        self._properties.write_text(_properties(clients, controller_port, self._folder / "data", overrides or {}))
         self._format()
         self._program = self._start()
 
@@ -154,13 +163,15 @@ def _java() -> str:
     return java
 
 
-def _properties(port: int, controller_port: int, data: Path, overrides: Mapping[str, str]) -> str:
+def _properties(clients: Mapping[str, int], controller_port: int, data: Path, overrides: Mapping[str, str]) -> str:
+    listeners = ",".join(f"{protocol}://127.0.0.1:{port}" for protocol, port in clients.items())
     settings = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": ",".join([f"{name}:{name}" for name in clients] + ["CONTROLLER:PLAINTEXT"]),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(data),

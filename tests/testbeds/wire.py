@@ -2,19 +2,28 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class Client:
-    """A TCP connection to the gateway."""
+    """A connection to the gateway, over TLS if there is a context for it. A cut without close_notify is an error."""
 
-    def __init__(self, port: int, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, port: int, timeout_s: float = 5.0, *, tls: ssl.SSLContext | None = None, name: str = "localhost"
+    ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+        if tls is not None:
+            try:
+                self.socket = tls.wrap_socket(self.socket, server_hostname=name, suppress_ragged_eofs=False)
+            except BaseException:
+                self.socket.close()
+                raise
         self._rest = b""
 
     def __enter__(self) -> Self:
@@ -96,11 +105,13 @@ def answer(data: bytes) -> Script:
 class Origin:
     """A service behind the gateway. `seen` holds each request, head and body, byte for byte."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.script: Script = script or answer(OK)
         self.seen: list[bytes] = []
         self.unfinished: list[bytes] = []  # what was left of a connection that ended within a request
         self.connections = 0
+        self.tls = tls  # spoken on the connections to come
+        self.peers: list[Any] = []  # the certificates of those who connected over TLS
         self.accepts = True  # else each connection is closed at once
         self.early = b""  # an answer to each head, before its body
         self._open: set[socket.socket] = set()
@@ -149,6 +160,10 @@ class Origin:
             if not self.accepts:
                 connection.close()
                 continue
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+                )
             self._open.add(connection)
             thread = threading.Thread(target=self._serve, args=(connection,))
             self._threads.append(thread)
@@ -156,6 +171,9 @@ class Origin:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
+            if isinstance(connection, ssl.SSLSocket):
+                connection.do_handshake()
+                self.peers.append(connection.getpeercert())
             rest = b""
             while True:
                 if self.early:

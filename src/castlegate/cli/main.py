@@ -92,15 +92,19 @@ def check(config: Path) -> None:
     expected. All are told at once. No network is needed: `doctor` looks at what CONFIG names. Variables that CONFIG
     takes from the environment must be set; their values are never shown.
 
+    Warnings, such as of a certificate that has expired, are no mistakes.
+
     \b
     Exit status:
       0  no mistake
       2  at least one
     """
     try:
-        document = load(config).document
+        document, report = load(config)
     except ConfigError as error:
         _fail(str(error), 2)
+    for warning in report.warnings:
+        click.echo(f"{warning} (warning)", err=True)
     click.echo(f"{config}: {len(document.routes)} routes, {len(document.services)} services, no mistakes")
 
 

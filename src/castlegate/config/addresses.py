@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address, ip_address
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?")
 _DOTTED_NUMBERS = re.compile(r"[0-9.]+")
+
+
+class Origin(NamedTuple):
+    """Where an instance of a service is reached."""
+
+    host: str
+    port: int
+    tls: bool
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -50,8 +59,8 @@ def check_host(text: str) -> str:
     return text
 
 
-def parse_origin(text: str) -> tuple[str, int]:
-    """`http://users-1:8000` → host and port."""
+def parse_origin(text: str) -> Origin:
+    """`http://users-1:8000`, or `https://`, taken apart."""
     if "://" not in text:
         raise ValueError("expected a URL such as http://users:8000; 'http://' is missing")
     if not text.isprintable() or " " in text:
@@ -60,9 +69,8 @@ def parse_origin(text: str) -> tuple[str, int]:
         url = urlsplit(text)
     except ValueError as error:
         raise ValueError(f"expected a URL such as http://users:8000; {error}") from error
-    if url.scheme != "http":
-        reason = "services are called over plain HTTP for now" if url.scheme == "https" else f"not {url.scheme}://"
-        raise ValueError(f"expected a URL such as http://users:8000; {reason}")
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f"expected a URL such as http://users:8000; not {url.scheme}://")
     if url.username is not None or url.password is not None:
         raise ValueError("expected a URL without a user; set the field 'authorization' with 'headers' instead")
     if url.query or url.fragment or "?" in text or "#" in text:
@@ -71,10 +79,10 @@ def parse_origin(text: str) -> tuple[str, int]:
         raise ValueError("expected a URL without a path; say it with the route's 'add_prefix'")
     host, colon, port = url.netloc.rpartition(":")
     if not colon or port.endswith("]"):
-        return check_host(url.netloc), 80
+        return Origin(check_host(url.netloc), 443 if url.scheme == "https" else 80, url.scheme == "https")
     if not port.isdecimal() or not 0 < int(port[:6]) <= 65535:
         raise ValueError("expected a port from 1 to 65535")
-    return check_host(host), int(port)
+    return Origin(check_host(host), int(port), url.scheme == "https")
 
 
 def _what_is_missing(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NamedTuple
 
 DocumentPath = tuple[str | int, ...]
@@ -45,12 +46,14 @@ class Mistake(NamedTuple):
 class Report:
     """Every mistake of one document, and where its nodes stand in the file if it was read from one."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = Path()) -> None:
+        self.folder = folder  # which files named in the document are relative to
         self.positions: dict[DocumentPath, Position] = {}
         self.begins: dict[DocumentPath, int] = {}  # columns from a scalar's position to its text, if that is known
         self.written: dict[DocumentPath, str] = {}  # scalars whose value differs from what the file says
         self.substituted: dict[str, str] = {}  # value → `${NAME}` it came from
         self._mistakes: dict[Mistake, None] = {}
+        self._warnings: dict[Mistake, None] = {}
         self._spoilt: set[DocumentPath] = set()
 
     def __bool__(self) -> bool:
@@ -63,6 +66,15 @@ class Report:
     def mistakes(self) -> list[Mistake]:
         """All of them, in the order of the file."""
         return sorted(self._mistakes, key=lambda m: (m.position is not None, m.position or ()))
+
+    @property
+    def warnings(self) -> list[Mistake]:
+        """What is allowed and most likely not meant, in the order of the file."""
+        return sorted(self._warnings, key=lambda m: (m.position is not None, m.position or ()))
+
+    def warn(self, position: Position | None, path: DocumentPath, text: str) -> None:
+        """Note a warning."""
+        self._warnings[Mistake(position, path, self._without_secrets(text))] = None
 
     def add(self, position: Position | None, path: DocumentPath, text: str) -> None:
         """Note a mistake; the same one noted twice is one. What stands at `path` counts as spoilt."""
@@ -143,6 +155,13 @@ class Place:
         if position is not None and self.path:
             text = f"{describe(self.path)}: {text}"
         self.report.add(position, self.path, text)
+
+    def warning(self, text: str) -> None:
+        """Report that what stands here can be used, but is most likely not meant."""
+        position = self.report.position(self.path)
+        if position is not None and self.path:
+            text = f"{describe(self.path)}: {text}"
+        self.report.warn(position, self.path, text)
 
     def refuse(self, value: str, error: ValueError) -> None:
         """Report that `value`, which stands here, cannot be used. What `error` says after a semicolon may repeat parts

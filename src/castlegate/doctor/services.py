@@ -9,9 +9,9 @@ from castlegate.doctor.findings import Finding, Unreachable, connect
 async def instance(service: str, url: str, within: float) -> Finding:
     """One instance of a service."""
     check = f"service {service}: {url}"
-    host, port = parse_origin(url)
+    origin = parse_origin(url)
     try:
-        address = await connect(host, port, within)
+        address = await connect(origin.host, origin.port, within)
     except Unreachable as failure:
         return Finding(check, "wrong", failure.reason, failure.advice)
     return Finding(check, "well", f"{address} accepts connections")

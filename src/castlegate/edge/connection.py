@@ -15,7 +15,7 @@ import logging
 import math
 import re
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from castlegate.edge.exchange import Exchange
 from castlegate.edge.framing import Fields, locate
@@ -51,7 +51,7 @@ class ClientConnection(asyncio.Protocol):
         "_bodies_held", "_buffered", "_closing", "_current", "_deaf", "_decoder", "_empty_line", "_fields", "_full",
         "_head_since",
         "_left", "_limits", "_lingering", "_listener", "_now", "_partial", "_peer", "_queue", "_queue_held", "_reader",
-        "_receiving", "_task", "_timeouts", "_transport", "_unread", "_writable", "expires",
+        "_receiving", "_task", "_timeouts", "_transport", "_unread", "_writable", "certificate", "expires",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -63,6 +63,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = listener.reader
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._peer = ""
+        self.certificate: dict[str, Any] | None = None  # the client's, if it was verified, as `ssl` parses it
         self.expires = math.inf  # loop time; what has expired is told by the state
         # Of what is being read.
         self._fields: Fields | None = None  # of the head before
@@ -93,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "unknown"
+        self.certificate = transport.get_extra_info("peercert")
         listener = self._listener
         if len(listener.connections) >= listener.max_connections:
             listener.refused("connections")
@@ -335,7 +337,7 @@ class ClientConnection(asyncio.Protocol):
         """What follows of fields for every request with them; the next one often repeats them."""
         forwarding = self._listener.forwarding
         fields.client = forwarding.client(self._peer, fields.read)
-        fields.forwarded = forwarding.fields(self._peer, b"http", fields.host, fields.read)
+        fields.forwarded = forwarding.fields(self._peer, self._listener.scheme, fields.host, fields.read)
         self._fields = fields if len(fields.block) <= _MOST_KEPT else None
 
     def _exchange(self, method: bytes, target: bytes, fields: Fields) -> Exchange:
@@ -345,7 +347,8 @@ class ClientConnection(asyncio.Protocol):
         if not target.startswith(b"/"):
             named, target = locate(method, target)
             if named is not None:
-                host, forwarded = named, listener.forwarding.fields(self._peer, b"http", named, read)
+                host = named
+                forwarded = listener.forwarding.fields(self._peer, listener.scheme, named, read)
         path, _, query = target.partition(b"?")
         if fields.identified:
             request_id = acceptable_request_id(read.get(b"x-request-id")) or listener.ids.take(32)
@@ -356,7 +359,7 @@ class ClientConnection(asyncio.Protocol):
             request_id,
             trace,
             fields.client,
-            b"http",
+            listener.scheme,
             host,
             method,
             path,
@@ -484,7 +487,9 @@ class ClientConnection(asyncio.Protocol):
             return
         listener = self._listener
         request_id, trace = listener.ids.fresh()
-        request = Request(request_id, trace, self._peer, b"http", b"", b"-", b"-", b"", Headers(), b"", self._now())
+        request = Request(
+            request_id, trace, self._peer, listener.scheme, b"", b"-", b"-", b"", Headers(), b"", self._now()
+        )
         unrouted = listener.unrouted
         exchange = Exchange(request, unrouted, unrouted.handler, keep_alive=False, chunked=True, agent=b"")
         exchange.error = refusal

@@ -9,12 +9,13 @@ import asyncio
 import socket
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from castlegate.edge.connection import ClientConnection
 from castlegate.edge.exchange import Exchange
 from castlegate.edge.forwarded import Forwarding
 from castlegate.edge.framing import HeadReader
+from castlegate.edge.handshake import TlsConnection
 from castlegate.edge.settings import Listen
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -24,6 +25,8 @@ from castlegate.telemetry.trace import Ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from castlegate.edge.tls import Certificates
 
 _LOOK = 0.5  # seconds between two looks at all connections
 
@@ -38,6 +41,7 @@ class Listener:
         unrouted: Route,
         log: AccessLog | None,
         registry: Registry,
+        certificates: Certificates | None = None,
         *,
         share: int = 1,
     ) -> None:
@@ -48,11 +52,13 @@ class Listener:
         self.log = log
         self.reader = HeadReader(settings.limits.headers, settings.limits.uri)
         self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
+        self.certificates = certificates
         self.max_connections = -(-settings.limits.connections // share)
         # For good.
+        self.scheme = b"http" if certificates is None else b"https"
         self.unrouted = unrouted  # what requests count as that no route is for
         self.ids = Ids()
-        self.connections: set[ClientConnection] = set()
+        self.connections: set[ClientConnection | TlsConnection] = set()  # the latter until their handshake is done
         self.closing = False  # clients are told to close
         self.draining = False  # and no new ones are taken
         self.loop = asyncio.get_running_loop()
@@ -69,10 +75,16 @@ class Listener:
 
     async def start(self, listening: socket.socket) -> None:
         """Accept on a socket that is bound already."""
-        self._server = await self.loop.create_server(lambda: ClientConnection(self), sock=listening, backlog=2048)
+        self._server = await self.loop.create_server(self._connection(), sock=listening, backlog=2048)
         self._look = self.loop.call_later(_LOOK, self._look_at_all)
 
-    def adopt(self, settings: Listen, router: Router[Route], log: AccessLog | None) -> None:
+    def adopt(
+        self,
+        settings: Listen,
+        router: Router[Route],
+        log: AccessLog | None,
+        certificates: Certificates | None = None,
+    ) -> None:
         """Serve with these from now on; what is being answered goes on with what it began with."""
         if settings != self.settings:
             self.settings = settings
@@ -81,6 +93,7 @@ class Listener:
             self.max_connections = -(-settings.limits.connections // self._share)
         self.router = router
         self.log = log
+        self.certificates = certificates
 
     def tell_to_close(self) -> None:
         """From now on every answer ends its connection; new connections are still taken."""
@@ -106,7 +119,8 @@ class Listener:
 
     def in_flight(self) -> list[Exchange]:
         """Requests that have begun and not ended."""
-        return [exchange for connection in self.connections for exchange in connection.exchanges()]
+        return [exchange for connection in self.connections if isinstance(connection, ClientConnection)
+                for exchange in connection.exchanges()]  # fmt: skip
 
     async def finished(self, exchanges: list[Exchange], limit: float) -> None:
         """Wait until all of these have ended, for `limit` seconds at most."""
@@ -125,11 +139,16 @@ class Listener:
         """Count a refusal."""
         self._refusals.child(reason).value += 1
 
-    def forget(self, connection: ClientConnection) -> None:
+    def forget(self, connection: ClientConnection | TlsConnection) -> None:
         """It is closed."""
         self.connections.discard(connection)
         if not self.connections and self._emptied is not None:
             self._emptied()
+
+    def _connection(self) -> Callable[[], ClientConnection | TlsConnection]:
+        if self.certificates is None:
+            return lambda: ClientConnection(self)
+        return lambda: TlsConnection(self, cast("Certificates", self.certificates))  # a reload replaces them
 
     def _look_at_all(self) -> None:
         self._look = self.loop.call_later(_LOOK, self._look_at_all)

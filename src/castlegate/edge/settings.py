@@ -12,6 +12,7 @@ import msgspec
 from castlegate.config.addresses import parse_address
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size
+from castlegate.edge.tls import EdgeTls
 
 _PSEUDONYM = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -55,6 +56,8 @@ class Listen(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     """How the gateway names itself in `Via` and `Forwarded`."""
     trusted_proxies: list[str] = []
     """Networks (CIDR) whose `Forwarded` and `X-Forwarded-*` are believed and continued; others' are dropped."""
+    tls: EdgeTls | None = None
+    """Speak TLS, and nothing else, on this address."""
     limits: EdgeLimits = EdgeLimits()
     """Bounds on what clients send."""
     timeouts: EdgeTimeouts = EdgeTimeouts()

@@ -14,7 +14,7 @@ from castlegate.message import Call, Caller, Reply
 from castlegate.sketch import Description, Sketch
 from castlegate.telemetry.metrics import Registry
 
-_NOT_REACHED = (Kinds.CONNECT, Kinds.CONNECT_TIMEOUT)
+_NOT_REACHED = (Kinds.CONNECT, Kinds.CONNECT_TIMEOUT, Kinds.CERTIFICATE, Kinds.TLS)
 
 
 class Retry:

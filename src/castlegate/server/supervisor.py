@@ -243,6 +243,7 @@ class Supervisor:
         embedded = [each.kafka is not None and each.kafka.bootstrap == "embedded" for each in (before, after)]
         for changed, place, name in (
             (before.listen.address != after.listen.address, at.field("listen", "address"), "listen.address"),
+            ((before.listen.tls is None) != (after.listen.tls is None), at.field("listen", "tls"), "listen.tls"),
             (before.admin != after.admin, at.field("admin"), "admin"),
             (worker_count(before.workers) != worker_count(after.workers), at.field("workers"), "workers"),
             (embedded[0] != embedded[1], at.field("kafka"), "the embedded broker"),
@@ -306,10 +307,11 @@ class Supervisor:
     def _announce(self, admin: socket.socket) -> None:
         host, port = self._places[0].listening.getsockname()[:2]
         at = admin.getsockname()
+        scheme = "http" if self._document.listen.tls is None else "https"
         count = len(self._places)
         workers = "" if count == 1 else f" and {count} workers"
         sys.stderr.write(
-            f"castlegate listens on http://{host}:{port} with {len(self._document.routes)} routes{workers}; "
+            f"castlegate listens on {scheme}://{host}:{port} with {len(self._document.routes)} routes{workers}; "
             f"health, readiness and metrics are on http://{at[0]}:{at[1]}\n"
         )
         sys.stderr.flush()

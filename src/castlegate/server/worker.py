@@ -26,6 +26,7 @@ from castlegate.edge.listener import Listener
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request, Response
 from castlegate.routing.route import Route
+from castlegate.server.certificates import keep_current
 from castlegate.server.control import (
     Channel,
     Discard,
@@ -70,6 +71,7 @@ class Worker:
         self._generation: Generation | None = None
         self._listener: Listener | None = None
         self._log: AccessLog | None = None
+        self._watching: list[asyncio.Task[None]] = []  # certificate files
         self._retiring: set[asyncio.Task[None]] = set()
         self._state = State(False, "starting")
 
@@ -155,12 +157,16 @@ class Worker:
                 self._unrouted,
                 self._log,
                 self._registry,
+                generation.client_certificates,
                 share=self._arguments.workers,
             )
             _allow_descriptors(document.listen.limits.connections)
             await self._listener.start(socket.socket(fileno=self._arguments.listen))
         else:
-            self._listener.adopt(document.listen, generation.router, self._log)
+            self._listener.adopt(document.listen, generation.router, self._log, generation.client_certificates)
+        for task in self._watching:
+            task.cancel()
+        self._watching = [asyncio.create_task(keep_current(each)) for each in generation.certificates if each.files]
         if before is not None:
             self._retire(before)
         if log is not None:
@@ -189,7 +195,7 @@ class Worker:
         await generation.retire(self._generation, 0.0)
 
     async def _drain(self) -> None:
-        for task in self._retiring:
+        for task in (*self._retiring, *self._watching):
             task.cancel()
         if self._listener is not None and self._generation is not None:
             grace = self._generation.document.drain.limit
@@ -261,7 +267,7 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)s %(name)s[{os.getpid()}]: %(message)s",
+        format=f"%(asctime)s [{os.getpid()}] %(levelname)s %(name)s: %(message)s",
     )
     return uvloop.run(_run(parser.parse_args()))
 

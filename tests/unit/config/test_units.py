@@ -88,13 +88,15 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     ("text", "origin"),
     [
-        ("http://users:8000", ("users", 8000)),
-        ("http://users", ("users", 80)),
-        ("http://[::1]:81/", ("::1", 81)),
-        ("http://[::1]", ("::1", 80)),
+        ("http://users:8000", ("users", 8000, False)),
+        ("http://users", ("users", 80, False)),
+        ("https://users", ("users", 443, True)),
+        ("https://users:80", ("users", 80, True)),
+        ("http://[::1]:81/", ("::1", 81, False)),
+        ("http://[::1]", ("::1", 80, False)),
     ],
 )
-def test_origins(text: str, origin: tuple[str, int]) -> None:
+def test_origins(text: str, origin: tuple[str, int, bool]) -> None:
     assert parse_origin(text) == origin
 
 

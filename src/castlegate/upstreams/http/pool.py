@@ -7,12 +7,14 @@ changed by `acquire`, `put_back`, `forget` and the end of a connect, none of whi
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 
 from castlegate.errors import CallFailed, Kind, Kinds, Outcome
 from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.settings import HttpPool
+from castlegate.upstreams.http.tls import ServiceCertificates
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
@@ -32,13 +34,22 @@ class _Wanted(Waiter[ServerConnection]):
 class Pool:
     """Connections to `host:port`."""
 
-    def __init__(self, host: str, port: int, settings: HttpPool, reader: AnswerReader, timer: Timer) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        settings: HttpPool,
+        reader: AnswerReader,
+        timer: Timer,
+        certificates: ServiceCertificates | None = None,
+    ) -> None:
         self.settings = settings
         self.reader = reader
         self.timer = timer
         self.authority = (f"[{host}]" if ":" in host else host).encode() + b":%d" % port
         self._host = host
         self._port = port
+        self._certificates = certificates  # None: plain HTTP
         self._idle: deque[ServerConnection] = deque()
         self._open = 0
         self._waiting: deque[_Wanted] = deque()
@@ -148,12 +159,15 @@ class Pool:
         task.add_done_callback(self._connecting.discard)
 
     async def _make(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.settings.connect_timeout):
-                _, connection = await loop.create_connection(lambda: ServerConnection(self), self._host, self._port)
+                connection = await self._connected()
         except TimeoutError:
             self._failed(Kinds.CONNECT_TIMEOUT, "The service could not be reached in time.")
+        except ssl.SSLCertVerificationError:
+            self._failed(Kinds.CERTIFICATE, "The service could not prove who it is.")
+        except ssl.SSLError:
+            self._failed(Kinds.TLS, "The service and the gateway could not agree on TLS.")
         except (OSError, UnicodeError):  # UnicodeError: a name that cannot be looked up
             self._failed(Kinds.CONNECT, "The service could not be reached.")
         except BaseException:
@@ -164,6 +178,14 @@ class Pool:
                 self._fail_one(Kinds.CONNECT, "The service closed the connection at once.")
             else:
                 self.put_back(connection)
+
+    async def _connected(self) -> ServerConnection:
+        loop, connection = asyncio.get_running_loop(), ServerConnection(self)
+        if self._certificates is None:
+            await loop.create_connection(lambda: connection, self._host, self._port)
+        else:
+            await self._certificates.connect(connection, self._host, self._port)
+        return connection
 
     def _failed(self, kind: Kind, detail: str) -> None:
         self._open -= 1

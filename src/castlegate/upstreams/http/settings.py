@@ -10,6 +10,7 @@ import msgspec
 from castlegate.config.addresses import check_host, parse_address, parse_origin
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size
+from castlegate.upstreams.http.tls import ServiceTls
 
 _USER = re.compile(r"//[^/@]*@")  # may hold a password
 
@@ -25,7 +26,7 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """An unused connection is closed after this. Shorter than what services keep them for (Node.js and uvicorn: 5 s):
     who closes first decides whether a request meets a connection that is just being closed."""
     connect_timeout: Seconds = 1.0
-    """For the connection to be made."""
+    """For the connection to be made, with TLS its handshake included."""
     header_size: Size = 64 * 1024
     """Bytes of an answer's head; more is a bad answer (502)."""
     headers: Count = 200
@@ -41,9 +42,11 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     short: ClassVar[str] = "instances"
 
     instances: list[str]
-    """`http://host:port` of each instance; requests go round them in turn."""
+    """`http://host:port` or `https://host:port` of each instance; requests go round them in turn."""
     host: str | None = None
     """The `Host` sent to it; else the instance's own `host:port`."""
+    tls: ServiceTls = ServiceTls()
+    """How `https://` instances prove who they are, and we to them."""
     pool: HttpPool = HttpPool()
     """Bounds on connections and waits."""
 
@@ -53,6 +56,7 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
         if not self.instances and not places.spoilt:
             places.mistake("expected at least one URL such as http://users:8000")
         seen: dict[tuple[str, int], int] = {}
+        encrypted = False
         for index, instance in enumerate(self.instances):
             place = places.field(index)
             try:
@@ -60,8 +64,11 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
             except ValueError as error:
                 place.refuse(_USER.sub("//...@", instance), error)
                 continue
-            if seen.setdefault(origin, index) != index:
+            encrypted = encrypted or origin.tls
+            if seen.setdefault(origin[:2], index) != index:
                 place.mistake(f"{place.shown(instance)} is listed twice")
+        if self.tls != ServiceTls() and not encrypted and not places.spoilt:
+            at.field("tls").mistake("none of the instances is https://, so there is nothing to say about TLS")
         if self.host is not None:
             _check_authority(self.host, at.field("host"))
 

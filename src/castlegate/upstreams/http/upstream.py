@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from castlegate.config.addresses import parse_origin
@@ -14,6 +15,7 @@ from castlegate.telemetry.metrics import Family, Gauge, Registry
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
+from castlegate.upstreams.http.tls import ServiceCertificates
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
@@ -23,7 +25,10 @@ _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 class HttpUpstream:
     """One service and its instances."""
 
-    def __init__(self, name: str, settings: HttpService, timer: Timer, registry: Registry) -> None:
+    def __init__(
+        self, name: str, settings: HttpService, timer: Timer, registry: Registry, folder: Path = Path()
+    ) -> None:
+        """`folder`: what the files of its settings are relative to."""
         self._now = timer.now
         self._name = name
         self._results = registry.counter(
@@ -37,7 +42,14 @@ class HttpUpstream:
             "castlegate_upstream_duration_seconds", "From sending a call to the head of its answer.", "service"
         ).child(name)
         reader = AnswerReader(settings.pool.headers)
-        self._pools = [Pool(*parse_origin(each), settings.pool, reader, timer) for each in settings.instances]
+        origins = [parse_origin(each) for each in settings.instances]
+        self.certificates: ServiceCertificates | None = None
+        if any(origin.tls for origin in origins):
+            self.certificates = ServiceCertificates(settings.tls, name, folder)
+        self._pools = [
+            Pool(origin.host, origin.port, settings.pool, reader, timer, self.certificates if origin.tls else None)
+            for origin in origins
+        ]
         self._balancer: Balancer[Pool] = RoundRobin(self._pools)
         self._host = host = None if settings.host is None else settings.host.encode()
         # What stands behind the target in the head of every call.

@@ -58,7 +58,8 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     bootstrap: str
     """`host:port[,host:port...]`, or `embedded` for the in-memory broker meant for development."""
     librdkafka: dict[str, str | int | float | bool] = {}
-    """Any client setting of librdkafka by its own name, such as `security.protocol` or `sasl.password`."""
+    """Any client setting of librdkafka by its own name, such as `security.protocol` or `sasl.password`. Files are
+    relative to the working directory."""
     inbox: str = "castlegate.replies"
     """Name of the inbox topic; the one-partition inboxes are called `NAME.0`, `NAME.1` and so on."""
     topics: OwnedTopics = OwnedTopics()

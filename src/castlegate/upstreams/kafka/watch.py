@@ -123,7 +123,9 @@ class Watch:
                     self._tell(Look(self.number, False, f"the client cannot be made: {failure.args[0].str()}", {}))
             if admin is not None and self._topics is not None:
                 look = self._look(self._topics)
-                admin.poll(0)  # serves its log and errors
+                admin.poll(0)  # serves its log and errors, which say more than that time ran out
+                if not look.reachable and self._last_error:
+                    look = look._replace(reason=self._last_error)
                 self._tell(look)
                 self._wake.wait(self._pause(look))
             else:

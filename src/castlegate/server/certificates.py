@@ -1,0 +1,56 @@
+"""Keeps what was made from certificate files up to date with them, by a look every few seconds.
+
+A look costs a `stat` of each file, in a thread: a file system that hangs holds up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from castlegate.config.report import ConfigError
+from castlegate.wire.certificates import FromFiles
+
+logger = logging.getLogger("castlegate.certificates")
+
+_Signature = tuple[tuple[int, ...] | None, ...]
+
+
+async def keep_current(made: FromFiles) -> None:
+    """Reload whenever the files have changed; until cancelled."""
+    loop = asyncio.get_running_loop()
+    seen = await loop.run_in_executor(None, _signature, made.files)
+    while True:
+        await asyncio.sleep(made.every)
+        now = await loop.run_in_executor(None, _signature, made.files)
+        if now != seen:
+            seen = now  # taken before the files are read: what is written meanwhile is another change
+            await loop.run_in_executor(None, reload, made)
+
+
+def reload(made: FromFiles) -> bool:
+    """Take what the files hold now, and tell the log; whether it is used."""
+    try:
+        warnings = made.reload()
+    except ConfigError as error:
+        for mistake in error.report.mistakes:
+            logger.error("the new certificates are not used: %s", mistake)
+        return False
+    for warning in warnings:
+        logger.warning("%s", warning)
+    logger.info("new certificates of '%s' are used from now on", made.name)
+    return True
+
+
+def _signature(files: list[Path]) -> _Signature:
+    """What differs when a file was written or replaced."""
+    return tuple(_of_one(file) for file in files)
+
+
+def _of_one(file: Path) -> tuple[int, ...] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev

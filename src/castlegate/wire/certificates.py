@@ -1,0 +1,128 @@
+"""Certificates, keys and authorities from files to TLS contexts; what is wrong is reported where the file is named.
+
+Knows nothing of who uses a context. What is made from files can be made again: see `FromFiles`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from castlegate.config.report import Place
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+# TLS 1.2 without what lacks forward secrecy or authenticated encryption (RFC 9325 §4.2); those of 1.3 are all good.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_LARGEST = 4 * 1024 * 1024  # bytes of a file; the authorities that browsers trust have 250 KB
+
+
+class FromFiles(Protocol):
+    """Something made from files, to be made anew when they change."""
+
+    name: str  # in the configuration
+    every: float  # seconds between two looks at the files
+
+    @property
+    def files(self) -> list[Path]:
+        """Those it was made from."""
+
+    def reload(self) -> list[str]:
+        """Take what the files hold now, for new connections; the warnings. Raises `ConfigError` and keeps what it had
+        if they cannot be used. Any thread may call it.
+        """
+
+
+def new_context(purpose: int) -> ssl.SSLContext:
+    """A context for `ssl.PROTOCOL_TLS_SERVER` or `ssl.PROTOCOL_TLS_CLIENT` without certificates."""
+    context = ssl.SSLContext(purpose)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    return context
+
+
+def load_pair(context: ssl.SSLContext, folder: Path, cert: Place, key: Place, files: tuple[str, str]) -> list[str]:
+    """Have the context prove itself with a certificate and its key; the names that the certificate is for."""
+    from cryptography import x509  # slow to load, and only who speaks TLS needs it
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    chain_pem, key_pem = _content(folder, cert, files[0]), _content(folder, key, files[1])
+    chain, private = [], None
+    if chain_pem is not None:
+        try:
+            chain = x509.load_pem_x509_certificates(chain_pem)
+        except ValueError:
+            _refuse(cert, files[0], "which holds no certificate in PEM")
+    if key_pem is not None:
+        try:
+            private = load_pem_private_key(key_pem, None)
+        except TypeError:
+            _refuse(key, files[1], "which is encrypted: a key without a passphrase is needed")
+        except ValueError:
+            _refuse(key, files[1], "which holds no private key in PEM")
+    if not chain or private is None:
+        return []
+    if chain[0].public_key() != private.public_key():
+        _refuse(key, files[1], "which is not the key of the first certificate in 'cert'")
+        return []
+    try:
+        context.load_cert_chain(folder / files[0], folder / files[1], password="")
+    except (OSError, ValueError) as error:
+        _refuse(cert, files[0], f"which OpenSSL refuses: {getattr(error, 'reason', None) or error}")
+        return []
+    _warn_of_dates(chain[0], cert, files[0])
+    return _names(chain[0])
+
+
+def load_authorities(context: ssl.SSLContext, folder: Path, at: Place, file: str) -> None:
+    """Have the context trust the authorities in a file, and no others."""
+    from cryptography import x509
+
+    pem = _content(folder, at, file)
+    if pem is None:
+        return
+    try:
+        for authority in x509.load_pem_x509_certificates(pem):
+            _warn_of_dates(authority, at, file)
+        context.load_verify_locations(cadata=pem.decode())
+    except (ssl.SSLError, ValueError):
+        _refuse(at, file, "which holds no certificate in PEM, or one that cannot be read")
+
+
+def _content(folder: Path, at: Place, file: str) -> bytes | None:
+    try:
+        with (folder / file).open("rb") as opened:
+            content = opened.read(_LARGEST)
+    except (OSError, ValueError) as error:
+        _refuse(at, file, f"which cannot be read: {getattr(error, 'strerror', None) or error}")
+        return None
+    return content
+
+
+def _refuse(at: Place, file: str, reason: str) -> None:
+    at.mistake(f"found {at.shown(file)}, {reason}")
+
+
+def _warn_of_dates(certificate: Certificate, at: Place, file: str) -> None:
+    now = datetime.now(UTC)
+    if certificate.not_valid_after_utc < now:
+        at.warning(f"found {at.shown(file)}, which has expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    elif certificate.not_valid_before_utc > now:
+        at.warning(f"found {at.shown(file)}, which is valid from {certificate.not_valid_before_utc:%Y-%m-%d} on only")
+
+
+def _names(certificate: Certificate) -> list[str]:
+    """DNS names; of a certificate without alternative names the common name, as `openssl req` makes them."""
+    from cryptography import x509
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return [str(name.value).lower() for name in common]
+    return [name.lower() for name in names.get_values_for_type(x509.DNSName)]

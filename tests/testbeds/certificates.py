@@ -1,0 +1,88 @@
+"""Certificates for tests: an authority of our own and what it vouches for, as files in PEM."""
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+
+
+class Pair(NamedTuple):
+    """Files of a certificate and of its key."""
+
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """Vouches for who asks."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        self.file = folder / f"{name}.pem"
+        builder = _builder(self._name, self._name, self._key.public_key(), 3650)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        self._certificate = builder.sign(self._key, hashes.SHA256())
+        self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
+
+    def issue(
+        self,
+        name: str,
+        *,
+        hosts: tuple[str, ...] | None = None,
+        days: float = 30,
+        passphrase: bytes = b"",
+        at: str = "",
+    ) -> Pair:
+        """A certificate for `hosts` (else `name` and 127.0.0.1) that is valid for so many days from a day ago on, in
+        files called `at` (else by the name).
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.DNSName(each) for each in ((name,) if hosts is None else hosts)]
+        addresses = [x509.IPAddress(IPv4Address("127.0.0.1"))] if hosts is None else []
+        builder = _builder(_name(name), self._name, key.public_key(), days)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
+        pair = Pair(self._folder / f"{at or name}.crt", self._folder / f"{at or name}.key")
+        pair.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        how = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+        pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how))
+        return pair
+
+    def trusting(self) -> ssl.SSLContext:
+        """A client's context that trusts this authority alone and offers HTTP/1.1."""
+        context = ssl.create_default_context(cafile=str(self.file))
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # or a cut would look like an orderly end
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
+def serving(pair: Pair, *, clients: Authority | None = None) -> ssl.SSLContext:
+    """A server's context; `clients` vouches for those that are let in."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    context.load_cert_chain(pair.cert, pair.key)
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients.file)
+    return context
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: float
+) -> x509.CertificateBuilder:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(yesterday).not_valid_after(yesterday + timedelta(days=days))
