@@ -199,6 +199,14 @@ def test_what_listens_at_bootstrap_is_not_kafka(tmp_path: Path) -> None:
     assert found.seconds < 10
 
 
+def test_a_port_that_does_not_speak_what_it_should(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    config = kafka(embedded_broker.bootstrap).replace("inbox:", "librdkafka: {security.protocol: ssl}, inbox:")
+    found = diagnose(tmp_path, config, "--timeout", "1")
+    assert set(found.wrong) == {"kafka brokers"}
+    assert "SSL" in found.wrong["kafka brokers"]
+    assert "'security.protocol' in 'kafka.librdkafka'" in found.wrong["kafka brokers"]
+
+
 def test_rights_that_are_missing(start_real_kafka: Callable[..., RealKafka], tmp_path: Path) -> None:
     guarded = start_real_kafka(GUARDED)
     create_topics(guarded.bootstrap, {"orders.doc": 2, "stock.doc": 1, "doc.events": 1, "doc.in": 3, "doc.in.0": 1})

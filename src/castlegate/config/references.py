@@ -37,6 +37,11 @@ _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _INNER = re.compile(r"([^.?:\[\]]+)(?:\.([^?:]*?))?(\[\])?(\?)?(?::(.*))?")
 _STEP = re.compile(r"[^\s.{}\[\]?:]+")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Fields of a client that end at the gateway: those of one hop, and those that it writes anew.
+_NEVER_THERE = re.compile(
+    r"connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|host|content-length|expect"
+    r"|x-request-id|traceparent|tracestate|forwarded|via|x-forwarded-.*|x-real-ip.*"
+)
 _QUERY = re.compile(r"[^\s{}\[\]?:&=#]+(?:\[[^\s{}\[\]?:&=#]+\])*")
 
 
@@ -234,6 +239,11 @@ class HeaderRoot:
         if every:
             at.mistake(f"'{{header.{name}[]}}': repeated fields are joined by commas; write '{{header.{name}}}'")
             return None
+        if ends_at_gateway(name):
+            at.mistake(
+                f"'{{header.{name}}}' is never there: the gateway reads this field itself and does not pass it on"
+            )
+            return None
         key = name.lower().encode()
 
         def field(request: Request, _parts: Parts) -> Any:
@@ -244,6 +254,11 @@ class HeaderRoot:
 
     def rest(self, name: str) -> None:
         """Never."""
+
+
+def ends_at_gateway(name: str) -> bool:
+    """Whether a field of the client's is read, and not passed on, by the edge."""
+    return _NEVER_THERE.fullmatch(name.lower().replace("_", "-")) is not None
 
 
 class BodyRoot:
