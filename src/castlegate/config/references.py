@@ -20,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from castlegate.config.fields import ends_at_gateway
 from castlegate.config.report import Place, listed, near, suggest
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request
@@ -37,11 +38,6 @@ _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _INNER = re.compile(r"([^.?:\[\]]+)(?:\.([^?:]*?))?(\[\])?(\?)?(?::(.*))?")
 _STEP = re.compile(r"[^\s.{}\[\]?:]+")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# Fields of a client that end at the gateway: those of one hop, and those that it writes anew.
-_NEVER_THERE = re.compile(
-    r"connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|host|content-length|expect"
-    r"|x-request-id|traceparent|tracestate|forwarded|via|x-forwarded-.*|x-real-ip.*"
-)
 _QUERY = re.compile(r"[^\s{}\[\]?:&=#]+(?:\[[^\s{}\[\]?:&=#]+\])*")
 
 
@@ -240,9 +236,7 @@ class HeaderRoot:
             at.mistake(f"'{{header.{name}[]}}': repeated fields are joined by commas; write '{{header.{name}}}'")
             return None
         if ends_at_gateway(name):
-            at.mistake(
-                f"'{{header.{name}}}' is never there: the gateway reads this field itself and does not pass it on"
-            )
+            at.mistake(f"'{{header.{name}}}' is never there: the gateway reads this field itself")
             return None
         key = name.lower().encode()
 
@@ -254,11 +248,6 @@ class HeaderRoot:
 
     def rest(self, name: str) -> None:
         """Never."""
-
-
-def ends_at_gateway(name: str) -> bool:
-    """Whether a field of the client's is read, and not passed on, by the edge."""
-    return _NEVER_THERE.fullmatch(name.lower().replace("_", "-")) is not None
 
 
 class BodyRoot:

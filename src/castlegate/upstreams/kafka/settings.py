@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from castlegate.config.addresses import parse_address
-from castlegate.config.references import ends_at_gateway
+from castlegate.config.fields import ends_at_gateway
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size, TemplateText
 from castlegate.upstreams.kafka.client import Clients
