@@ -1,7 +1,8 @@
 """The JSON Schema (2020-12) of configuration files, for editors: completion, descriptions, and most mistakes at once.
 
 Made of the same structs as everything else. It must take whatever `castlegate check` takes, so where a value may come
-from the environment or depends on its neighbours it is lenient: the last word is the check's.
+from the environment or depends on its neighbours it is lenient: the last word is the check's. Only where an editor's
+YAML takes for a number what is text to us, such as 010 or 0x1F, must the text stand in quotes for it.
 """
 
 from __future__ import annotations

@@ -155,6 +155,18 @@ def test_topics_that_are_missing_or_have_too_many_partitions(own_broker: Broker,
     assert "--create --topic doc.in --partitions 3" in diagnose(tmp_path, refusing).wrong["topic doc.in"]
 
 
+def test_a_topic_that_takes_less_than_would_be_sent(own_broker: Broker, tmp_path: Path) -> None:
+    create_topics(own_broker.bootstrap, {"stock.doc": 1, "doc.events": 1})
+    admin = AdminClient({"bootstrap.servers": own_broker.bootstrap, "log_level": 0})
+    small = NewTopic("orders.doc", 1, 1, config={"max.message.bytes": "2000"})
+    admin.create_topics([small])["orders.doc"].result()
+    create_topics(own_broker.bootstrap, {"orders.doc": 1})
+    found = diagnose(tmp_path, kafka(own_broker.bootstrap))
+    assert (found.status, found.wrong) == (0, {})
+    [said] = [each["says"] for each in found.findings if "max.message.bytes" in each["says"]]
+    assert said == "it takes 2000 bytes (max.message.bytes), fewer than 'max_record' of 'kafka': 1000000"
+
+
 def test_brokers_that_are_down(tmp_path: Path) -> None:
     port = free_port()
     found = diagnose(tmp_path, kafka(f"127.0.0.1:{port}, nowhere.invalid:9092"))
@@ -197,6 +209,14 @@ def test_what_listens_at_bootstrap_is_not_kafka(tmp_path: Path) -> None:
         found = diagnose(tmp_path, kafka(f"127.0.0.1:{origin.port}"), "--timeout", "1")
     assert set(found.wrong) == {"kafka brokers"}
     assert found.seconds < 10
+
+
+def test_a_port_that_does_not_speak_what_it_should(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    config = kafka(embedded_broker.bootstrap).replace("inbox:", "librdkafka: {security.protocol: ssl}, inbox:")
+    found = diagnose(tmp_path, config, "--timeout", "1")
+    assert set(found.wrong) == {"kafka brokers"}
+    assert "SSL" in found.wrong["kafka brokers"]
+    assert "'security.protocol' in 'kafka.librdkafka'" in found.wrong["kafka brokers"]
 
 
 def test_rights_that_are_missing(start_real_kafka: Callable[..., RealKafka], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from castlegate.config.fields import ends_at_gateway
 from castlegate.config.report import Place, listed, near, suggest
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request
@@ -233,6 +234,9 @@ class HeaderRoot:
             return None
         if every:
             at.mistake(f"'{{header.{name}[]}}': repeated fields are joined by commas; write '{{header.{name}}}'")
+            return None
+        if ends_at_gateway(name):
+            at.mistake(f"'{{header.{name}}}' is never there: the gateway reads this field itself")
             return None
         key = name.lower().encode()
 

@@ -19,7 +19,7 @@ from castlegate.config.addresses import parse_address
 from castlegate.doctor import brokers, machine, services
 from castlegate.doctor.findings import Finding, Unreachable, connect, in_thread
 from castlegate.doctor.roundtrip import round_trip
-from castlegate.doctor.topics import Need, Seen, look, may_create
+from castlegate.doctor.topics import Need, Seen, limits, look, may_create
 from castlegate.document import Document, load
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.kafka.client import Clients
@@ -121,11 +121,12 @@ class _Kafka:
             seen = await in_thread(lambda: look(cluster.admin, self._settings, self._needs, within), within * 2)
             missing = [each for each in seen if each.finding.verdict == "note"]
             allowed = await in_thread(lambda: may_create(cluster.admin, within), within * 2) if missing else True
+            small = await in_thread(lambda: limits(cluster.admin, self._settings, seen, within), within * 2)
         except (KafkaException, TimeoutError) as failure:
             says = failure.args[0].str() if isinstance(failure, KafkaException) else "no answer in time"
             self._tell(Finding("kafka topics", "wrong", f"they cannot be described: {says}", "see the broker's log"))
             return []
-        self._tell(*(each.finding for each in seen))
+        self._tell(*(each.finding for each in seen), *small)
         if allowed is False:
             says = f"the gateway may not create {', '.join(each.need.topic for each in missing)} when it starts"
             advice = "create them as said above, or: kafka-acls.sh --add --allow-principal User:NAME --operation Create"

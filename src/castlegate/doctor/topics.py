@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]  # exported, not declared
+from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource  # type: ignore[attr-defined]  # exported, not declared
 
 from castlegate.doctor.findings import Finding
 from castlegate.upstreams.kafka.settings import Kafka
@@ -44,6 +44,28 @@ def look(admin: AdminClient, settings: Kafka, needs: Iterable[Need], within: flo
         TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=within
     )
     return [_seen(wanted[topic], future, settings) for topic, future in asked.items()]
+
+
+def limits(admin: AdminClient, settings: Kafka, seen: Iterable[Seen], within: float) -> list[Finding]:
+    """Topics that take less than the gateway would send; nothing where the brokers do not tell. Blocks."""
+    written = [each.need for each in seen if each.need.written and each.partitions]
+    if not written:
+        return []
+    asked = admin.describe_configs(
+        [ConfigResource(ConfigResource.Type.TOPIC, need.topic) for need in written], request_timeout=within
+    )
+    found = []
+    for resource, future in asked.items():
+        if future.exception() is not None:  # it may not be described, which is no right that the gateway needs
+            continue
+        most = int(future.result()["max.message.bytes"].value)
+        if most < settings.max_record:
+            says = (
+                f"it takes {most} bytes (max.message.bytes), fewer than 'max_record' of 'kafka': {settings.max_record}"
+            )
+            advice = "larger ones are answered 413 by either; set both alike to have it known at once"
+            found.append(Finding(f"topic {resource.name}", "note", says, advice))
+    return found
 
 
 def may_create(admin: AdminClient, within: float) -> bool | None:

@@ -25,6 +25,23 @@ def test_what_has_no_place_of_its_own_stands_where_it_belongs() -> None:
     assert str(report) == "g.yaml:5:1: 'headers.request' of route 'GET /x': wrong"
 
 
+def test_a_mistake_in_a_part_of_a_text_has_the_column_of_that_part_if_it_is_known() -> None:
+    report = Report()
+    report.positions = {("a",): Position("g.yaml", 1, 5), ("b",): Position("g.yaml", 2, 5)}
+    report.begins = {("a",): 1}
+    report.place("a").inside(0).mistake("at its first letter, behind the quote")
+    report.place("a").inside(7).mistake("further on")
+    report.place("a").mistake("all of it")
+    report.place("b").inside(7).mistake("somewhere")
+    assert [str(mistake) for mistake in report.mistakes] == [
+        "g.yaml:1:5: 'a': all of it",
+        "g.yaml:1:6: 'a': at its first letter, behind the quote",
+        "g.yaml:1:13: 'a': further on",
+        "g.yaml:2:5: 'b': somewhere",
+    ]
+    assert report.place("a").inside(3).spoilt
+
+
 def test_without_a_file_the_path_is_shown() -> None:
     report = Report()
     report.place("routes", "GET /x", "call").mistake("wrong")

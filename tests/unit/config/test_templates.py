@@ -12,6 +12,7 @@ from tests.unit.config.requests import request
 from castlegate.config.references import NO_PARTS, PartRoot, Scope, request_scope
 from castlegate.config.report import Report
 from castlegate.config.templates import Sink, TextTemplate, compile_json, compile_text
+from castlegate.edge.framing import HeadReader
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request
 from castlegate.routing.path import normalise
@@ -293,3 +294,22 @@ def test_a_key_is_the_text_of_its_value() -> None:
     assert text("u:{body.n}", Sink.KEY).render(made, NO_PARTS) == b"u:5"
     assert text("{query.x?}", Sink.KEY).render(made, NO_PARTS) == b""
     assert refusal("{body.o}", Sink.KEY, made) == "body.o must be a single value."
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Host: h", "Content-Length: 0", "Transfer-Encoding: chunked", "Connection: close", "Keep-Alive: 5", "TE: trailers",
+        "Trailer: x", "Upgrade: h2c", "Proxy-Connection: close", "Expect: 100-continue", "X-Request-Id: 1",
+        "traceparent: 1", "tracestate: a=1", "Forwarded: for=a", "Via: 1.1 a", "X-Forwarded-For: a", "X_Forwarded_Host: a",
+        "X-Forwarded-Foo: a", "X-Real-IP: a", "User-Agent: a", "Authorization: a", "Cookie: a=1", "X-Tenant: a", "Tea: a",
+        "Content-Type: a/b", "Origin: a", "X-Host: a",
+    ],
+)  # fmt: skip
+def test_a_field_can_be_referred_to_unless_it_ends_at_the_edge(field: str) -> None:
+    host = "" if field.startswith("Host") else "host: h\r\n"
+    _, _, read = HeadReader(100, 8192).read(f"GET / HTTP/1.1\r\n{host}{field}\r\n\r\n".encode(), None)
+    name = field.partition(":")[0]
+    report = Report()
+    compile_text(f"{{header.{name}?}}", Sink.HEADER, SCOPE, report.place())
+    assert (name.lower().encode() in read.headers) is not bool(report)

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from castlegate.config.addresses import parse_address
+from castlegate.config.fields import ends_at_gateway
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size, TemplateText
 from castlegate.upstreams.kafka.client import Clients
@@ -182,3 +183,7 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             if not _FIELD_NAME.fullmatch(name):
                 place = at.field("forward_headers", index)
                 place.mistake(f"expected the name of a header field, found {place.shown(name)}")
+            elif ends_at_gateway(name) and name.lower() not in CONTEXT_NAMES:
+                at.field("forward_headers", index).mistake(
+                    "the gateway reads this field itself and does not pass it on"
+                )
