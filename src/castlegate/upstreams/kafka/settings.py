@@ -16,7 +16,9 @@ from castlegate.wire.fields import HOP_BY_HOP
 
 EMBEDDED = "127.0.0.1:9092"  # where the embedded broker listens
 
-DialectName = Literal["nest", "faststream", "plain"]
+DialectName = Literal["nest", "spring", "faststream", "zilla", "plain"]
+
+_NEVER_TO_ZILLA = ("content-length", "prefer")  # Zilla keeps them to itself
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -127,6 +129,8 @@ class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     """For routes that say none."""
     replies: str | None = None
     """A fixed topic that the service answers on whatever the request says."""
+    type_id: str | None = None
+    """Value of the header `__TypeId__`: the Java class that a Spring listener with a JSON deserializer expects."""
 
     def check(self, at: Place) -> None:
         """The topics' names."""
@@ -134,6 +138,9 @@ class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             topic = getattr(self, name)
             if topic is not None:
                 check_topic(topic, at.field(name))
+        if self.type_id is not None and not (self.type_id and self.type_id.isprintable()):
+            place = at.field("type_id")
+            place.mistake(f"expected the name of a class, found {place.shown(self.type_id)}")
 
 
 class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -142,11 +149,14 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     short: ClassVar[str] = "dialect"
 
     dialect: DialectName
-    """How it writes request-reply on Kafka: `nest` (NestJS), `faststream`, or `plain` with configurable headers."""
+    """How it writes request-reply on Kafka: `nest` (NestJS), `spring` (spring-kafka), `faststream`, `zilla` (Zilla's
+    http-kafka binding), or `plain` with configurable headers."""
     names: HeaderNames = HeaderNames()
     """Header names of the `plain` dialect."""
     operations: dict[str, KafkaOperation] = {}
     """Operations by name; those that are not listed take the defaults."""
+    error_header: str | None = None
+    """Record header whose presence on a reply of a `spring` service says that it failed; its value is the reason."""
     status_header: str | None = None
     """Record header of a reply that holds its HTTP status."""
     reply_headers: dict[str, str] = {}
@@ -156,8 +166,7 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
 
     def check(self, at: Place) -> None:
         """Names of operations and of headers."""
-        if self.dialect != "plain" and self.names != HeaderNames():
-            at.field("names").mistake(f"only the dialect 'plain' has names to choose, this one is '{self.dialect}'")
+        self._check_dialect(at)
         for operation in self.operations:
             if not _TOPIC.fullmatch(operation):
                 at.field("operations", operation).mistake("an operation's name has letters, digits, '.', '_' and '-'")
@@ -170,3 +179,23 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             if not _FIELD_NAME.fullmatch(name):
                 place = at.field("forward_headers", index)
                 place.mistake(f"expected the name of a header field, found {place.shown(name)}")
+
+    def _check_dialect(self, at: Place) -> None:
+        """What only some dialects have."""
+        dialect = self.dialect
+        if dialect != "plain" and self.names != HeaderNames():
+            at.field("names").mistake(f"only the dialect 'plain' has names to choose, this one is '{dialect}'")
+        if dialect != "spring" and self.error_header is not None:
+            hint = "; say it as 'error' of 'names'" if dialect == "plain" else ""
+            at.field("error_header").mistake(f"this is for the dialect 'spring', this one is '{dialect}'{hint}")
+        if dialect == "zilla":
+            for field in ("status_header", "reply_headers"):
+                if getattr(self, field):
+                    at.field(field).mistake("a reply of the dialect 'zilla' says status and fields itself")
+            for index, name in enumerate(self.forward_headers):
+                if name.lower() in _NEVER_TO_ZILLA:
+                    at.field("forward_headers", index).mistake(f"Zilla's binding does not send '{name}' along")
+        for name, operation in self.operations.items():
+            place = at.field("operations", name)
+            if operation.type_id is not None and dialect != "spring":
+                place.field("type_id").mistake(f"this is for the dialect 'spring', this one is '{dialect}'")

@@ -6,6 +6,7 @@ and waits for its sink.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, Message
@@ -19,6 +20,8 @@ from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
 from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
+from castlegate.upstreams.kafka.dialects.spring import Spring
+from castlegate.upstreams.kafka.dialects.zilla import Zilla
 from castlegate.upstreams.kafka.pending import MALFORMED, OK, PendingFull
 from castlegate.upstreams.kafka.settings import KafkaOperation, KafkaService
 from castlegate.waiting import Waiter
@@ -26,10 +29,12 @@ from castlegate.waiting import Waiter
 if TYPE_CHECKING:
     from castlegate.upstreams.kafka.engine import Engine
 
-_DIALECTS: dict[str, type[Nest] | type[FastStream] | type[Plain]] = {
-    "nest": Nest,
-    "faststream": FastStream,
-    "plain": Plain,
+_DIALECTS: dict[str, Callable[[KafkaService, KafkaOperation], Dialect]] = {
+    "nest": lambda service, _: Nest(service),
+    "spring": Spring,
+    "faststream": lambda service, _: FastStream(service),
+    "zilla": lambda *_: Zilla(),
+    "plain": lambda service, _: Plain(service),
 }
 _DEFAULT = KafkaOperation()
 
@@ -53,7 +58,7 @@ class KafkaUpstream:
     def _bind(self, operation: str) -> Operation:
         settings = self._settings.operations.get(operation, _DEFAULT)
         topic = settings.topic or f"{self._name}.{operation}"
-        dialect = _DIALECTS[self._settings.dialect](self._settings)
+        dialect = _DIALECTS[self._settings.dialect](self._settings, settings)
         return Operation(self._engine, topic, dialect, settings.replies, Forwarding(self._settings.forward_headers))
 
 
