@@ -17,7 +17,7 @@ from castlegate.endpoints.call import CallPlan, call_endpoint
 from castlegate.endpoints.publish import publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
 from castlegate.guards.retry import Retry
-from castlegate.message import Caller, Guard, Handler, stack
+from castlegate.message import Caller, Guard, Handler, ReplyMode, stack
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
@@ -58,7 +58,7 @@ class Generation:
                 longest_timeout=self._longest_timeout(),
                 loop=asyncio.get_running_loop(),
             )
-        self._callers: dict[str, Caller] = {}
+        self._callers: dict[tuple[str, ReplyMode], Caller] = {}
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self.router: Router[Route] = Router(self._routes())
         self._report.raise_if_any()
@@ -130,16 +130,19 @@ class Generation:
             return False
         return self.document.services[settings.call.partition(".")[0]].http is not None
 
-    def _caller(self, call: str) -> Caller:
-        """The caller of `service.operation` inside the guards of the service: one for all routes that call it."""
-        caller = self._callers.get(call)
+    def _caller(self, call: str, mode: ReplyMode) -> Caller:
+        """The caller of `service.operation` inside the guards of the service: one for all routes that call it so."""
+        caller = self._callers.get((call, mode))
         if caller is None:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
             guards: list[Guard] = []
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
-            caller = self._callers[call] = stack(upstream.bind(operation), guards)
+                bound: Caller = upstream.bind(operation)
+            else:
+                bound = upstream.bind(operation, mode)
+            caller = self._callers[call, mode] = stack(bound, guards)
         return caller
 
     def _handler(
@@ -154,8 +157,10 @@ class Generation:
         assert settings.call is not None, "the document was checked"
         call, operation = settings.call, self._operation(settings.call)
         if operation is not None:
-            settings = msgspec.structs.replace(settings, key=settings.key or operation.key)
+            settings = msgspec.structs.replace(
+                settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
+            )
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
         plan = CallPlan(settings, timeout, scope, at, carries_fields=not behind_kafka)
-        caller = self._caller(call)
+        caller = self._caller(call, settings.reply or "last")
         return call_endpoint(plan, caller, settings, whole=behind_kafka, limit=limits.body, scope=scope, at=at)

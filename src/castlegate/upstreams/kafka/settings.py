@@ -10,6 +10,7 @@ import msgspec
 from castlegate.config.addresses import parse_address
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size, TemplateText
+from castlegate.message import ReplyMode
 from castlegate.upstreams.kafka.context import NAMES as CONTEXT_NAMES
 from castlegate.upstreams.kafka.refusals import owned_by_gateway
 from castlegate.wire.fields import HOP_BY_HOP
@@ -48,6 +49,22 @@ class OwnedTopics(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     """How long the broker keeps replies."""
 
 
+class Streams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Bounds on replies of several values (`reply: all` and `reply: stream`)."""
+
+    most: Count = 1000
+    """Such replies under way at once; one more is answered 503. With `queue` it bounds the memory that they take."""
+    queue: Size = 1024 * 1024
+    """Values that wait for one client of a stream, in bytes. Beyond that the client is too slow and is cut: a service
+    cannot be held back, since its replies come by the same topic as everyone's."""
+    slow: Seconds = 10.0
+    """How long values may wait without the client taking any; then it is cut."""
+    idle: Seconds = 30.0
+    """Between two values of a stream; then it is cut. The first one has the route's `timeout`."""
+    collected: Size = 10 * 1024 * 1024
+    """Bytes of the array of `reply: all`; more are answered 502."""
+
+
 class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The Kafka cluster. Needed as soon as a service or an event goes through it.
 
@@ -70,6 +87,8 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     """Records that may wait in the producer; one more is answered 503."""
     max_record: Size = 1_000_000
     """Largest record sent; a larger one is answered 413. The broker's and the topic's own limits must allow it."""
+    streams: Streams = Streams()
+    """Bounds on replies of several values."""
     linger_above: Annotated[int, msgspec.Meta(ge=0)] = 8
     """With more requests than this waiting for replies, records are batched for a millisecond."""
 
@@ -129,6 +148,8 @@ class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     """For routes that say none."""
     replies: str | None = None
     """A fixed topic that the service answers on whatever the request says."""
+    reply: ReplyMode | None = None
+    """What is made of several values (NestJS's observables), for routes that say nothing; see `reply` of a route."""
     type_id: str | None = None
     """Value of the header `__TypeId__`: the Java class that a Spring listener with a JSON deserializer expects."""
 
@@ -141,6 +162,15 @@ class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         if self.type_id is not None and not (self.type_id and self.type_id.isprintable()):
             place = at.field("type_id")
             place.mistake(f"expected the name of a class, found {place.shown(self.type_id)}")
+
+
+def check_reply_mode(mode: ReplyMode, service: KafkaService, at: Place) -> None:
+    """Report a mode for services that never answer with several values."""
+    if mode != "last" and service.dialect != "nest":
+        at.mistake(
+            f"only services of the dialect 'nest' answer with several values, this one is '{service.dialect}'; "
+            "leave it out"
+        )
 
 
 class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -199,3 +229,5 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             place = at.field("operations", name)
             if operation.type_id is not None and dialect != "spring":
                 place.field("type_id").mistake(f"this is for the dialect 'spring', this one is '{dialect}'")
+            if operation.reply is not None:
+                check_reply_mode(operation.reply, self, place.field("reply"))
