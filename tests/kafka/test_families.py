@@ -1,4 +1,4 @@
-"""Services of the families `spring` and `zilla` behind the whole program: what a client sees of each kind of answer."""
+"""Services of several families behind the whole program: what a client sees of each kind of answer."""
 
 import json
 from collections.abc import Iterator
@@ -24,8 +24,10 @@ services:
         fixed: {replies: spring.fixed.replies}
   items:
     kafka: {dialect: zilla, forward_headers: [content-type, idempotency-key], operations: {put: {topic: zilla.whole}}}
+  fs: {kafka: faststream}
 defaults: {public: true, timeout: 10s}
 routes:
+  POST /sent: {call: fs.echo, send: {id: 7}}
   POST /echo/{id}: {call: spring.echo, key: "{path.id}", send: {id: "{path.id}"}}
   POST /typed: {call: spring.typed}
   POST /created: {call: spring.created}
@@ -40,7 +42,9 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture(scope="module")
-def gateway(broker: Broker, spring_service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    broker: Broker, spring_service: Service, faststream_service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     folder: Path = tmp_path_factory.mktemp("families")
     zilla = start_plain(broker.bootstrap, folder, ZILLA)
     gateway = Gateway(folder, f'kafka: "{broker.bootstrap}"\n{ROUTES}')
@@ -80,6 +84,11 @@ def test_what_a_spring_error_handler_tells_is_a_problem_document(gateway: Gatewa
 def test_a_spring_listener_that_is_void_is_a_timeout(gateway: Gateway) -> None:
     status, _, body = ask(gateway, "POST", "/void", {})
     assert (status, json.loads(body)["outcome"]) == (504, "unknown")
+
+
+def test_what_a_client_says_of_its_body_is_not_said_of_one_that_the_gateway_made(gateway: Gateway) -> None:
+    status, _, body = ask(gateway, "POST", "/sent", {}, "Content-Type: text/plain\r\n")
+    assert (status, json.loads(body)["payload"]) == (200, {"id": 7})
 
 
 def test_a_zilla_service_sees_the_clients_request(gateway: Gateway) -> None:

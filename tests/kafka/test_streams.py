@@ -1,16 +1,26 @@
 """Observables of a real NestJS service as arrays and as streams, from the client's socket to the broker and back."""
 
+import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from tests.conftest import Broker
+from tests.kafka.calls import make_call, running
+from tests.kafka.echo import Echo, asked
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.services import Service, start_nest
+from tests.testbeds.topics import create_topics
 from tests.testbeds.wire import Client
+
+from castlegate.errors import CallFailed, Kinds
+from castlegate.message import Body, Reply
+from castlegate.upstreams.kafka.settings import KafkaService
 
 ROUTES = """
 services:
@@ -319,3 +329,37 @@ def test_a_service_that_dies_in_the_middle_is_a_cut(own_broker: Broker, tmp_path
     finally:
         service.program.kill()
         assert gateway.stop() == 0
+
+
+async def test_a_stream_whose_inbox_is_made_anew_is_cut_since_values_may_be_missing(broker: Broker) -> None:
+    name = f"s{uuid4().hex[:8]}"
+    settings = KafkaService(dialect="nest")
+    create_topics(broker.bootstrap, {f"{name}.do": 1})
+    service = Echo(broker.bootstrap, f"{name}.do")
+    try:
+        async with running(
+            broker.bootstrap, lambda rig: rig.caller(name, "do", dialect="nest"), inbox=f"{name}.replies"
+        ) as rig:
+            caller = rig.engine.service(name, settings).bind("do", "stream")
+            call = make_call(b"{}", deadline=rig.timer.now() + 20, timeout=20.0)
+            asking = asyncio.ensure_future(cast("Coroutine[Any, Any, Reply]", caller(call)))
+            await rig.until(lambda: service.seen)
+            request = asked(service.seen[0])
+            headers = [("kafka_correlationId", request["kafka_correlationId"])]
+            service.send(
+                request["kafka_replyTopic"].decode(), int(request["kafka_replyPartition"]), headers, b'{"n":1}'
+            )
+            body = (await asking).body
+            assert isinstance(body, Body)
+            assert await body.read() == b'{"n":1}\n'
+            admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+            await asyncio.to_thread(admin.delete_topics([f"{name}.replies"])[f"{name}.replies"].result)
+            rig.look()
+            with pytest.raises(CallFailed) as raised:
+                async with asyncio.timeout(25):
+                    await body.read()
+            assert raised.value.kind is Kinds.BROKER_UNAVAILABLE
+            assert len(rig.engine.pending) == 0
+            await rig.until(lambda: rig.engine.state.ready)
+    finally:
+        await asyncio.to_thread(service.stop)

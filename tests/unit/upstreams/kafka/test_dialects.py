@@ -185,6 +185,11 @@ def test_faststream_believes_the_endpoint_before_the_client() -> None:
     assert dict(headers)["content-type"] == b"application/json"
 
 
+def test_faststream_is_told_json_of_a_body_that_the_gateway_made() -> None:
+    headers, _ = encoded(faststream(), sent=True, client_headers=[(b"content-type", b"text/csv")])
+    assert dict(headers)["content-type"] == b"application/json"
+
+
 def test_faststream_is_sent_an_empty_object_for_no_body() -> None:
     headers, value = encoded(faststream(), b"")
     assert (dict(headers)["content-type"], value) == (b"application/json", b"{}")
@@ -340,6 +345,12 @@ def test_zilla_is_sent_the_request_line() -> None:
     ]  # fmt: skip
     assert value == b"", "as it came: no body is no body"
     assert not Zilla.partitioned
+
+
+def test_zilla_is_told_json_of_a_body_that_the_gateway_made_unless_the_route_says_more() -> None:
+    assert dict(encoded(Zilla(), sent=True)[0])["content-type"] == b"application/json"
+    said = [(b"content-type", b"application/vnd.item+json")]
+    assert "content-type" not in dict(encoded(Zilla(), sent=True, headers=said)[0])
 
 
 @pytest.mark.parametrize(

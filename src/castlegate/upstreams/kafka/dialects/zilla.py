@@ -2,7 +2,8 @@
 
 Requests: `:method`, `:scheme`, `:authority` and `:path` as the client said them, where to answer, and the correlation
 id. Of the client's fields Zilla sends all but `content-length` and `prefer`; here, as with every dialect, only those
-that `forward_headers` lists. Zilla's own id is an idempotency key and a digest; services only copy it, so ours will do.
+that `forward_headers` lists, and the type of a body that the gateway made. Zilla's own id is an idempotency key and a
+digest; services only copy it, so ours will do.
 
 Replies: `:status` (200 if there is none), and every header without a colon in its name is a field of the response, but
 for those of one hop, the body's length, and what the gateway itself puts on each record. A reply is the service's own
@@ -17,7 +18,15 @@ import re
 from castlegate.message import Call, Headers, Reply
 from castlegate.upstreams.kafka.context import NAMES as CONTEXT_NAMES
 from castlegate.upstreams.kafka.context import as_utf8
-from castlegate.upstreams.kafka.dialects.dialect import Answer, ReceivedHeaders, Record, ReplyAddress, Value
+from castlegate.upstreams.kafka.dialects.dialect import (
+    Answer,
+    ReceivedHeaders,
+    Record,
+    ReplyAddress,
+    SentHeaders,
+    Value,
+    is_made_by_gateway,
+)
 from castlegate.upstreams.kafka.dialects.replies import (
     JSON,
     WITHOUT_BODY,
@@ -59,17 +68,17 @@ class Zilla:
             self._topic = (REPLY_TOPIC, reply_to.topic.encode())
         assert isinstance(call.body, bytes)
         request = call.request
-        return Record(
-            [
-                (":method", call.method),
-                (":scheme", request.scheme),
-                (":authority", as_utf8(request.host)),
-                (":path", as_utf8(call.target)),
-                self._topic,
-                (CORRELATION, correlation_id),
-            ],
-            call.body,
-        )
+        headers: SentHeaders = [
+            (":method", call.method),
+            (":scheme", request.scheme),
+            (":authority", as_utf8(request.host)),
+            (":path", as_utf8(call.target)),
+            self._topic,
+            (CORRELATION, correlation_id),
+        ]
+        if is_made_by_gateway(call) and b"content-type" not in call.headers:
+            headers.append(("content-type", b"application/json"))
+        return Record(headers, call.body)
 
     def decode(self, headers: ReceivedHeaders, value: bytes | None) -> Answer:
         """The response that it is."""
