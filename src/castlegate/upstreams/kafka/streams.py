@@ -284,7 +284,7 @@ class StreamedValues(Values):
             self._idle.ring_at(due)
         else:
             detail = "The service sent nothing more in time."
-            self._broken(CallFailed(Kinds.TIMEOUT, Outcome.ANSWERED, detail))
+            self._broken(CallFailed(Kinds.TIMEOUT, Outcome.UNKNOWN, detail))
 
     def _look_for_progress(self) -> None:
         """Whether the client still reads."""
