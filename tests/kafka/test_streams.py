@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -37,8 +38,8 @@ routes:
 SMALL = "streams: {idle: 1s, slow: 1s, queue: 64KiB, most: 3, collected: 64KiB}"
 
 
-def start(broker: Broker, folder: Path, streams: str = "streams: {}") -> Gateway:
-    config = f'kafka:\n  bootstrap: "{broker.bootstrap}"\n  {streams}\n{ROUTES}'
+def start(broker: Broker, folder: Path, streams: str = "streams: {}", more: str = "") -> Gateway:
+    config = f'{more}kafka:\n  bootstrap: "{broker.bootstrap}"\n  {streams}\n{ROUTES}'
     gateway = Gateway(folder, config)
     gateway.program.wait_until(lambda: gateway.readiness()[1] == {"status": "ready", "reason": ""}, "readiness")
     return gateway
@@ -329,6 +330,26 @@ def test_a_service_that_dies_in_the_middle_is_a_cut(own_broker: Broker, tmp_path
     finally:
         service.program.kill()
         assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize(("count", "complete"), [(10, True), (60, False)])
+def test_a_gateway_that_stops_lets_streams_end_within_its_drain(
+    broker: Broker, nest_service: Service, tmp_path: Path, count: int, complete: bool
+) -> None:
+    gateway = start(broker, tmp_path, "streams: {}", "drain: 3s\n")
+    with Client(gateway.port, timeout_s=20) as client:
+        stream = Reading(client.send(post("/stream", {"count": count, "delay_ms": 100})))
+        assert json.loads(stream.chunk()) == {"n": 1}
+        gateway.program.send_signal(signal.SIGTERM)
+        if complete:
+            numbers = [1]
+            while chunk := stream.chunk():
+                numbers += [line["n"] for line in lines(chunk)]
+            assert numbers == list(range(1, 11))
+        else:
+            assert len(lines(stream.cut())) < 59
+    assert gateway.program.wait(15) == 0
+    gateway.program.kill()
 
 
 async def test_a_stream_whose_inbox_is_made_anew_is_cut_since_values_may_be_missing(broker: Broker) -> None:
