@@ -14,7 +14,15 @@ import pytest_asyncio
 from tests.testbeds.embedded import EmbeddedBroker
 from tests.testbeds.kafka import RealKafka
 from tests.testbeds.leftovers import Holdings, left_in_loop_since, left_since
-from tests.testbeds.services import Service, Shop, start_faststream, start_nest, start_plain, start_shop
+from tests.testbeds.services import (
+    Service,
+    Shop,
+    start_faststream,
+    start_nest,
+    start_plain,
+    start_shop,
+    start_spring,
+)
 
 Broker = EmbeddedBroker | RealKafka
 _BROKER_FIXTURES: dict[str, Literal["session", "function"]] = {"broker": "session", "own_broker": "function"}
@@ -118,6 +126,14 @@ def nest_service(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> It
 def faststream_service(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """tests/services/faststream on the shared broker."""
     service = start_faststream(broker.bootstrap, tmp_path_factory.mktemp("faststream"))
+    yield service
+    service.program.terminate()
+
+
+@pytest.fixture(scope="session")
+def spring_service(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """tests/services/spring on the shared broker."""
+    service = start_spring(broker.bootstrap, tmp_path_factory.mktemp("spring"))
     yield service
     service.program.terminate()
 

@@ -18,7 +18,7 @@ from castlegate.endpoints.call import CallPlan, call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
 from castlegate.guards.retry import Retry
-from castlegate.message import Caller, Handler, stack
+from castlegate.message import Caller, Handler, ReplyMode, stack
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
@@ -79,8 +79,9 @@ class Generation:
         self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
         if self.client_certificates is not None:
             self.certificates.append(self.client_certificates)
-        self._callers: dict[str, Caller] = {}
-        self._links: dict[str, list[Described]] = {}  # of each caller: its guards, then the upstream
+        self._callers: dict[tuple[str, ReplyMode], Caller] = {}
+        # Of each caller: its guards, then the upstream.
+        self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
         self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self.router: Router[Route] = Router(self._routes())
@@ -197,17 +198,22 @@ class Generation:
             return False
         return self.document.services[settings.call.partition(".")[0]].http is not None
 
-    def _caller(self, call: str) -> Caller:
-        """The caller of `service.operation` inside the guards of the service: one for all routes that call it."""
-        caller = self._callers.get(call)
+    def _caller(self, call: str, mode: ReplyMode) -> Caller:
+        """The caller of `service.operation` inside the guards of the service: one for all routes that call it so."""
+        caller = self._callers.get((call, mode))
         if caller is None:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
             guards: list[DescribedGuard] = []
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
-            caller = self._callers[call] = stack(upstream.bind(operation), guards)
-            self._links[call] = [*guards, upstream.described(operation)]
+                bound: Caller = upstream.bind(operation)
+                described = upstream.described(operation)
+            else:
+                bound = upstream.bind(operation, mode)
+                described = upstream.described(operation, mode)
+            caller = self._callers[call, mode] = stack(bound, guards)
+            self._links[call, mode] = [*guards, described]
         return caller
 
     def _handler(
@@ -224,9 +230,12 @@ class Generation:
         assert settings.call is not None, "the document was checked"
         call, operation = settings.call, self._operation(settings.call)
         if operation is not None:
-            settings = msgspec.structs.replace(settings, key=settings.key or operation.key)
+            settings = msgspec.structs.replace(
+                settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
+            )
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
         plan = CallPlan(settings, timeout, scope, at, carries_fields=not behind_kafka)
-        caller = self._caller(call)
-        self.chains[name] = [plan, *self._links[call]]
+        mode = settings.reply or "last"
+        caller = self._caller(call, mode)
+        self.chains[name] = [plan, *self._links[call, mode]]
         return call_endpoint(plan, caller, settings, whole=behind_kafka, limit=limits.body, scope=scope, at=at)

@@ -29,12 +29,12 @@ from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import VERBS, CallSettings, PublishSettings, RouteDefaults
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.http.settings import HttpService
-from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_topic
+from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
 
 _ALL = {"0.0.0.0", "::"}
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
-_KAFKA_ONLY = ("key", "status")
+_KAFKA_ONLY = ("key", "status", "reply")
 
 _REDACTED = (
     "access_token", "api_key", "apikey", "authorization", "client_secret", "code", "cookie", "id_token", "password",
@@ -232,7 +232,7 @@ def _check_purpose(document: Document, route: Route, key: RouteKey | None, place
     elif route.publish is not None:
         check_topic(route.publish, place.field("publish"))
         _check_kafka(document, place.field("publish"), at)
-        _refuse(route, (*_HTTP_ONLY, "status"), "goes with 'call', not with 'publish'", place)
+        _refuse(route, (*_HTTP_ONLY, "status", "reply"), "goes with 'call', not with 'publish'", place)
     elif not (place.field("call").spoilt or place.field("publish").spoilt):
         place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
 
@@ -255,6 +255,8 @@ def _check_call(document: Document, call: str, route: Route, key: RouteKey | Non
         _check_forwarding(route, key, place)
     elif service.kafka is not None:
         _refuse(route, _HTTP_ONLY, f"is for services that speak HTTP, '{name}' is behind Kafka", place)
+        if route.reply is not None:
+            check_reply_mode(route.reply, service.kafka, place.field("reply"))
         _check_operation(name, operation, service.kafka, route, key, at_call)
 
 

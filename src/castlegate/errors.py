@@ -48,6 +48,7 @@ class Kinds:
     URI_TOO_LONG = Kind("uri_too_long", 414, "URI too long")
     EXPECTATION = Kind("expectation", 417, "Expectation failed")
     HEADERS_TOO_LARGE = Kind("headers_too_large", 431, "Header fields too large")
+    SLOW_CLIENT = Kind("slow_client", 499, "Client too slow for its stream")
     CLIENT_GONE = Kind("client_gone", 499, "Client closed the connection")
     METHOD_UNKNOWN = Kind("method_unknown", 501, "Method not implemented")
     HTTP_VERSION = Kind("http_version", 505, "HTTP version not supported")

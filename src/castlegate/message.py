@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from castlegate.telemetry.trace import Trace
 
 Pairs = list[tuple[bytes, bytes]]
+ReplyMode = Literal["last", "all", "stream"]  # what is made of a reply of several values
 
 _NO_PARAMS: dict[str, str] = {}
 _UNREAD: Any = object()
@@ -93,7 +94,7 @@ class Body:
 
     __slots__ = (
         "_chunks", "_ended", "_error", "_paused", "_source", "_waiter", "_waiting",
-        "length", "limit", "on_wanted", "received", "trailers",
+        "length", "limit", "on_cut", "on_wanted", "received", "trailers",
     )  # fmt: skip
 
     def __init__(self, source: BodySource, length: int | None = None) -> None:
@@ -102,6 +103,7 @@ class Body:
         self.received = 0
         self.trailers: Pairs = []
         self.on_wanted: Callable[[], None] | None = None  # called before the first wait: sends 100 Continue
+        self.on_cut: Callable[[], None] | None = None  # wakes a reader that waits for something else than chunks
         self._source = source
         self._chunks: deque[bytes] = deque()
         self._waiting = 0
@@ -140,11 +142,26 @@ class Body:
             self._error = error
             self._wake()
 
+    def cut(self, error: BaseException) -> None:
+        """Have the reader give up at once, complete or not; what it has not taken is dropped."""
+        if self._error is None:
+            self._error = error
+            self._chunks.clear()
+            self._waiting = 0
+            self._wake()
+            if self.on_cut is not None:
+                self.on_cut()
+
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
             waiter.settle(None)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the reader has not taken yet."""
+        return self._waiting
 
     @property
     def paused(self) -> bool:

@@ -36,8 +36,11 @@ def make_call(
     headers: Pairs | None = None,
     client_headers: Pairs | None = None,
     trace: Trace = TRACE,
+    sent: bool = False,
 ) -> Call:
+    """`sent`: the body was made by the gateway, it is not the client's."""
     request = make_request(client_headers, trace)
+    request.body = b"the client's" if sent else body
     request.deadline = deadline
     return Call(request, b"POST", b"/", Headers.of(headers or []), body, key, timeout, idempotent=False)
 

@@ -1,15 +1,18 @@
 """Request-reply with real services of each dialect, through the engine."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import murmur2
 from tests.conftest import Broker
 from tests.kafka.calls import REQUEST_ID, TRACE, Rig, failure, running
-from tests.testbeds.services import Service
+from tests.testbeds.services import Service, start_plain
+from tests.testbeds.topics import create_topics
 
 from castlegate.errors import Kinds, Outcome
 from castlegate.message import Reply
@@ -19,8 +22,12 @@ NEST_STREAM = b'{"count":3,"delay_ms":5}'
 
 @pytest.fixture
 async def rig(broker: Broker) -> AsyncIterator[Rig]:
+    await asyncio.to_thread(create_topics, broker.bootstrap, {"spring.fixed.replies": 4})
+
     def bind(rig: Rig) -> None:
         rig.caller("nest", "echo", dialect="nest")
+        rig.caller("spring", "echo", dialect="spring")
+        rig.caller("spring", "fixed", dialect="spring", operations={"fixed": {"replies": "spring.fixed.replies"}})
         rig.caller("fs", "echo", dialect="faststream")
         rig.caller("plain", "script", dialect="plain")
 
@@ -171,3 +178,114 @@ async def test_plain_without_a_reply_partition_is_answered_in_an_inbox_of_one(ri
     _, _, seen = told(await script(b'{"id":7}'))
     assert re.fullmatch(r"castlegate\.replies\.[0-3]", seen["headers"]["reply-topic"])
     assert "reply-partition" not in seen["headers"]
+
+
+# --- spring
+
+
+SPRING = {"dialect": "spring", "error_header": "error"}
+
+
+def spring(rig: Rig, operation: str, **settings: Any) -> Any:
+    return rig.caller("spring", operation, **{**SPRING, **settings})
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "expected"),
+    [
+        ("object", b'{"id":9}', (200, b"application/json", {"id": 9, "name": "žluť"})),
+        ("text", "žluť 42".encode(), (200, b"text/plain; charset=utf-8", "read: žluť 42".encode())),
+        ("text", b"", (200, b"text/plain; charset=utf-8", b"read: {}")),
+    ],
+)
+async def test_spring_answers(
+    rig: Rig, spring_service: Service, operation: str, body: bytes, expected: tuple[int, bytes | None, Any]
+) -> None:
+    assert told(await spring(rig, operation)(body)) == expected
+
+
+async def test_spring_sees_body_key_and_context(rig: Rig, spring_service: Service) -> None:
+    echo = spring(rig, "echo", forward_headers=["X-Tenant"])
+    fields = [(b"x-tenant", b"blue"), (b"cookie", b"secret"), (b"traceparent", b"forged")]
+    _, _, seen = told(await echo(b'{"id":7}', key=b"customer-7", client_headers=fields))
+    assert (json.loads(seen["payload"]), seen["key"]) == ({"id": 7}, "customer-7")
+    assert seen["partition"] == murmur2(b"customer-7", 4)
+    assert seen["headers"]["x-tenant"] == "blue"
+    assert "cookie" not in seen["headers"]
+    assert seen["headers"]["kafka_replyTopic"] == "castlegate.replies"
+    assert re.fullmatch("0000000[0-7]", seen["hex"]["kafka_replyPartition"]), "a big-endian int of 4 bytes"
+    check_context(seen["headers"], "kafka_correlationId")
+
+
+async def test_a_spring_json_deserializer_is_told_the_type(rig: Rig, spring_service: Service) -> None:
+    typed = {"type_id": "testbed.Handlers$Order"}
+    settings = {"operations": {"typed": typed, "quoted": typed}}
+    order = b'{"id":"7","quantity":2}'
+    got = await spring(rig, "typed", **settings)(order)
+    assert told(got) == (200, b"application/json", {"id": "7", "quantity": 3})
+    assert got.headers.pairs() == [(b"content-type", b"application/json")], "its type header stays behind"
+    assert told(await spring(rig, "quoted", **settings)(order)) == (200, b"application/json", "order 7")
+
+
+async def test_a_spring_reply_names_status_and_fields(rig: Rig, spring_service: Service) -> None:
+    created = spring(rig, "created", status_header="status", reply_headers={"location": "location"})
+    got = await created(b'{"id":7}')
+    assert told(got) == (201, b"application/json", {"id": 7})
+    assert got.headers.get(b"location") == b"/orders/7"
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "detail"),
+    [("no order 9", 500, "no order 9"), ('{"status":404,"message":"no order 9"}', 404, "no order 9")],
+)
+async def test_a_spring_error_handler_tells_in_a_header(
+    rig: Rig, spring_service: Service, reason: str, status: int, detail: str
+) -> None:
+    failed = await failure(spring(rig, "told")(json.dumps({"error": reason}).encode()))
+    assert (failed.kind, failed.outcome) == (Kinds.SERVICE_ERROR, Outcome.ANSWERED)
+    assert (failed.status, failed.detail) == (status, detail)
+
+
+@pytest.mark.parametrize("operation", ["fail", "void", "null"])
+async def test_a_spring_listener_without_an_answer_is_a_timeout(
+    rig: Rig, spring_service: Service, operation: str
+) -> None:
+    before = len(spring_service.handled(topic=f"spring.{operation}"))
+    failed = await failure(spring(rig, operation)(within=1.0))
+    assert (failed.kind, failed.outcome) == (Kinds.TIMEOUT, Outcome.UNKNOWN)
+    assert len(spring_service.handled(topic=f"spring.{operation}")) == before + 1, "it was handled, once"
+
+
+async def test_spring_may_answer_on_a_fixed_topic(rig: Rig, spring_service: Service) -> None:
+    fixed = spring(rig, "fixed", operations={"fixed": {"replies": "spring.fixed.replies"}})
+    assert told(await fixed(b'{"id":7}')) == (200, b"application/json", {"got": {"id": 7}})
+
+
+# --- zilla, of which there is no service here: the scripted one plays it
+
+ZILLA = {"CORRELATION_HEADER": "zilla:correlation-id", "REPLY_TOPIC_HEADER": "zilla:reply-to", "TOPICS": "zilla.script"}
+
+
+@pytest.fixture
+async def zilla_service(broker: Broker, tmp_path: Path) -> AsyncIterator[Service]:
+    service = await asyncio.to_thread(start_plain, broker.bootstrap, tmp_path, ZILLA)
+    yield service
+    await asyncio.to_thread(service.program.terminate)
+
+
+async def test_zilla_sees_the_request_line_and_its_answer_is_the_response(rig: Rig, zilla_service: Service) -> None:
+    script = rig.caller("zilla", "script", dialect="zilla", forward_headers=["Content-Type"])
+    fields = [(b"content-type", b"application/json"), (b"cookie", b"secret"), (b"idempotency-key", b"1")]
+    _, _, seen = told(await script(b'{"id":7}', key=b"k", client_headers=fields))
+    assert (seen["payload"], seen["key"]) == ({"id": 7}, "k")
+    sent = seen["headers"]
+    assert [sent[name] for name in (":method", ":scheme", ":authority", ":path")] == ["POST", "http", "gateway", "/"]
+    assert sent["content-type"] == "application/json"
+    assert not {"cookie", "idempotency-key", "prefer", "content-length"} & sent.keys()
+    assert re.fullmatch(r"castlegate\.replies\.[0-3]", sent["zilla:reply-to"])
+    check_context(sent, "zilla:correlation-id")
+
+    headers = {":status": "409", "content-type": "application/problem+json", "etag": "v2", "connection": "etag, x"}
+    got = await script(json.dumps({"replies": [{"value": {"title": "taken"}, "headers": headers}]}).encode())
+    assert (got.status, got.body) == (409, b'{"title": "taken"}')
+    assert got.headers.pairs() == [(b"content-type", b"application/problem+json")]

@@ -20,7 +20,7 @@ from tests.testbeds.processes import Program, ProgramFailed, free_port
 
 VERSION = "4.4.0"
 _POM = Path(__file__).with_name("pom.xml")
-_QUICK_START = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+QUICK_START = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 _START_S = 60.0
 
 
@@ -44,11 +44,11 @@ class RealKafka:
         """Format storage, start, and wait until it answers; `overrides` are lines of server.properties, `listeners`
         protocols such as SSL that it speaks on ports of their own, see `ports`.
         """
-        self._java = _java()
+        self._java = find_java()
         self._libs = prepare_kafka()
         self._folder = Path(tempfile.mkdtemp(prefix="castlegate-kafka-"))
         self._remove_data = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._flags = ["-Xmx1g", *(_QUICK_START if quick else [])]
+        self._flags = ["-Xmx1g", *(QUICK_START if quick else [])]
         self._log = log
         self._properties = self._folder / "server.properties"
         port, controller_port = free_port(), free_port()
@@ -136,22 +136,28 @@ def prepare_kafka() -> Path:
 
 
 def _fetch(libs: Path) -> None:
+    fetch_jars(_POM, libs, f"Kafka {VERSION}")
+
+
+def fetch_jars(pom: Path, libs: Path, what: str) -> None:
+    """Copy what `pom` depends on into the folder `libs`."""
     maven = shutil.which("mvn")
     if maven is None:
-        raise Unprepared("Maven (mvn) is not on the PATH; Kafka's jars come by it: apt-get install maven")
+        raise Unprepared(f"Maven (mvn) is not on the PATH; the jars of {what} come by it: apt-get install maven")
     done = subprocess.run(
-        [maven, "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies",
+        [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies",
          f"-DoutputDirectory={libs}", "-DincludeScope=runtime"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )  # fmt: skip
-    if done.returncode != 0 or not list(libs.glob("kafka_*.jar")):
-        raise Unprepared(f"Maven did not bring Kafka {VERSION}:\n{done.stdout}{done.stderr}")
+    if done.returncode != 0 or not list(libs.glob("*.jar")):
+        raise Unprepared(f"Maven did not bring {what}:\n{done.stdout}{done.stderr}")
 
 
-def _java() -> str:
+def find_java() -> str:
+    """The system's Java, if it is new enough."""
     java = shutil.which("java")
     wanted = "Kafka needs Java 17 or later: apt-get install openjdk-17-jre-headless"
     if java is None:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 
 from tests.testbeds.cache import REPO, cache_root
+from tests.testbeds.java import prepare_java_program
 from tests.testbeds.kafka import VERSION, Unprepared, prepare_kafka
 from tests.testbeds.node import prepare_node_program
 
 _NODE_PROGRAMS = ["tests/services/nest", "examples/shop/orders"]
+_JAVA_PROGRAMS = {"tests/services/spring": "testbed.Service"}
 
 
 def main() -> int:
@@ -19,6 +21,8 @@ def main() -> int:
         _step(f"Apache Kafka {VERSION} (Maven)", prepare_kafka)
         for path in _NODE_PROGRAMS:
             _step(f"{path} (npm, TypeScript)", functools.partial(prepare_node_program, REPO / path))
+        for path, main_class in _JAVA_PROGRAMS.items():
+            _step(f"{path} (Maven, javac)", functools.partial(prepare_java_program, REPO / path, main_class))
     except Unprepared as error:
         print(f"failed\n{error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.testbeds.cache import REPO
+from tests.testbeds.java import prepare_java_program
 from tests.testbeds.node import prepare_node_program
 from tests.testbeds.processes import Program, free_port
 from tests.testbeds.topics import create_topics
@@ -22,6 +23,10 @@ NEST_TOPICS = [
 ]  # fmt: skip
 FASTSTREAM_TOPICS = [
     "fs.echo", "fs.fail", "fs.slow", "fs.none", "fs.text", "fs.bytes", "fs.json", "fs.reply", "fs.events",
+]  # fmt: skip
+SPRING_TOPICS = [
+    "spring.echo", "spring.object", "spring.text", "spring.typed", "spring.quoted", "spring.created", "spring.told",
+    "spring.fail", "spring.void", "spring.null", "spring.fixed", "spring.fixed.replies",
 ]  # fmt: skip
 PLAIN_TOPICS = ["plain.script"]
 SHOP_TOPICS = [
@@ -66,6 +71,13 @@ def start_faststream(bootstrap: str, folder: Path) -> Service:
     """FastStream with handlers of every kind; its topics have 4 partitions."""
     create_topics(bootstrap, dict.fromkeys(FASTSTREAM_TOPICS, 4))
     return _start("faststream", [sys.executable, SERVICES / "faststream" / "service.py"], bootstrap, folder)
+
+
+def start_spring(bootstrap: str, folder: Path) -> Service:
+    """spring-kafka with listeners of every kind; its topics have 4 partitions."""
+    program = prepare_java_program(SERVICES / "spring", "testbed.Service")
+    create_topics(bootstrap, dict.fromkeys(SPRING_TOPICS, 4))
+    return _start("spring", program.command, bootstrap, folder)
 
 
 def start_plain(bootstrap: str, folder: Path, env: Mapping[str, str] | None = None) -> Service:

@@ -14,6 +14,8 @@ import asyncio
 import logging
 import math
 import re
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -138,9 +140,7 @@ class ClientConnection(asyncio.Protocol):
         """It has caught up."""
         self._full = False
         self._rearm()
-        waiter, self._writable = self._writable, None
-        if waiter is not None:
-            waiter.settle(None)
+        self._write_on()
 
     # Listener's side.
 
@@ -566,8 +566,9 @@ class ClientConnection(asyncio.Protocol):
 
     async def _send_stream(self, exchange: Exchange, response: Response, body: Body) -> None:
         bare = exchange.bare(response)
+        chunked = body.length is None and exchange.chunked and not bare
+        body.on_cut = self._write_on
         try:
-            chunked = body.length is None and exchange.chunked and not bare
             if body.length is None and not exchange.chunked:
                 exchange.keep_alive = False  # the end of the body is the end of the connection
             self._write(exchange, exchange.head(response, None if bare else body.length, self._listener.date()))
@@ -581,12 +582,29 @@ class ClientConnection(asyncio.Protocol):
             if chunked:
                 self._write(exchange, LAST_CHUNK)
         except GatewayError as error:
-            # A cut body must not look complete: no last chunk, the connection is closed (RFC 9112 §8).
+            # A cut body must not look complete: no last chunk, the connection is closed (RFC 9112 §8). Where chunks
+            # tell, a client that keeps up gets what was written before it.
             exchange.error = error
             exchange.keep_alive = False
-            self.abort()
+            exchange.cut = True
+            if not exchange.chunked:
+                self._reset()
+            elif self._full or not chunked:
+                self.abort()
         finally:
             body.close()
+
+    def _reset(self) -> None:
+        """Cut it so that the client sees it: an ordinary end would complete a body without framing."""
+        cut = struct.pack("ii", 1, 0)  # lingering for no time: RST
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, cut)
+        self.abort()
+
+    def _write_on(self) -> None:
+        """Whoever waits for the client to take something looks again."""
+        waiter, self._writable = self._writable, None
+        if waiter is not None:
+            waiter.settle(None)
 
     def _write(self, exchange: Exchange, data: bytes) -> None:
         exchange.sent += len(data)
@@ -606,7 +624,7 @@ class ClientConnection(asyncio.Protocol):
         if exchange.body is not None:
             exchange.body.close()
         now = self._now()
-        exchange.account(self._listener, now, cut=error is not None)
+        exchange.account(self._listener, now, cut=exchange.cut or error is not None)
         self._current = self._task = None
         if not exchange.keep_alive:
             self._drop_queue()

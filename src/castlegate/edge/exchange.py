@@ -22,7 +22,8 @@ class Exchange:
     """One of a connection."""
 
     __slots__ = (
-        "agent", "body", "chunked", "ended", "error", "handler", "keep_alive", "request", "route", "sent", "status",
+        "agent", "body", "chunked", "cut", "ended", "error", "handler", "keep_alive", "request", "route", "sent",
+        "status",
     )  # fmt: skip
 
     def __init__(
@@ -39,6 +40,7 @@ class Exchange:
         self.status = 0  # of the answer, once it is begun
         self.sent = 0  # bytes of the answer
         self.ended = False
+        self.cut = False  # its body broke off
 
     def bare(self, response: Response) -> bool:
         """Whether the answer has no body, whatever its handler made."""

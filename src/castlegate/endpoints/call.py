@@ -150,8 +150,13 @@ def call_endpoint(
             if buffered and not isinstance(request.body, bytes):
                 request.body = await request.body.read_all(limit)
             reply = await caller(plan.make(request))
+        except GatewayError as error:
+            return problem(error, request)
+        try:
             headers = reply.headers if fields is None else fields.apply(reply.headers, request)
         except GatewayError as error:
+            if not isinstance(reply.body, bytes):
+                reply.body.close()
             return problem(error, request)
         status = success if success is not None and reply.status == 200 else reply.status
         return Response(status, headers, reply.body)

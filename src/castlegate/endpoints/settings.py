@@ -10,6 +10,7 @@ import msgspec
 from castlegate.config.report import Place, listed
 from castlegate.config.targets import check_prefix
 from castlegate.config.units import Seconds, Size, Template, TemplateText
+from castlegate.message import ReplyMode
 
 VERBS = ("get", "post", "put", "patch", "delete")
 
@@ -78,6 +79,9 @@ class CallSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     """Fields set and removed on the way."""
     status: Annotated[int, msgspec.Meta(ge=200, le=299)] | None = None
     """Status of a success that names none itself, from a Kafka service."""
+    reply: ReplyMode | None = None
+    """What is made of several values from a NestJS service (an observable): the `last` one, as if nothing is said;
+    `all` of them as a JSON array; or a `stream` of lines of JSON (`application/x-ndjson`), each sent as it comes."""
 
     @property
     def verb(self) -> str | None:

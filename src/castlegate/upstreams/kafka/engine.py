@@ -34,6 +34,7 @@ from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import UNKNOWN, Pending
 from castlegate.upstreams.kafka.producers import Producers, end
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
+from castlegate.upstreams.kafka.streams import Flows, interrupt
 from castlegate.upstreams.kafka.topics import Order, Presence
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
@@ -79,6 +80,7 @@ class Engine:
         tag = os.urandom(8).hex().encode()
         self.pending = Pending(limit=settings.max_pending, tag=tag, first=random.SystemRandom().getrandbits(48))
         self.metrics = Metrics(registry, self.pending)
+        self.flows = Flows(settings.streams, timer, self.pending, self.metrics.streams)
         self._clients = Clients(settings, client_id=f"{name}-{instance}-{slot}", longest_timeout=longest_timeout)
         self.producers = Producers(
             self._clients,
@@ -285,7 +287,7 @@ class Engine:
     def _misplaced(self, topic: str, partition: int) -> None:
         order = self._mailboxes[topic].misplaced(partition, time.time())
         if order is not None:
-            self._watch.place([order])
+            self._place([order])
 
     def _lost(self, topic: str, reason: str) -> None:
         mailbox = self._mailboxes[topic]
@@ -334,7 +336,13 @@ class Engine:
                 self._say(f"topic {topic}", "kafka: %s", info.problem)
             self.metrics.missing.child(topic).value = info.presence in (Presence.MISSING, Presence.FORBIDDEN)
         if orders:
-            self._watch.place(orders)
+            self._place(orders)
+
+    def _place(self, orders: list[Order]) -> None:
+        """Have them followed. What is read again must not be taken for more values of what is under way."""
+        if any(order.since is not None for order in orders):
+            interrupt(self.pending.sinks())
+        self._watch.place(orders)
 
     def _seen_unreachable(self, look: Look) -> None:
         self._reason = look.reason

@@ -26,6 +26,11 @@ class Metrics:
         self.events: Family[Counter] = registry.counter(
             "castlegate_kafka_events_total", "Events by outcome: stored or failed.", "topic", "outcome"
         )
+        self.streams: Family[Counter] = registry.counter(
+            "castlegate_kafka_streams_total",
+            "Streams of replies by how they ended: complete, or why they were cut.",
+            "end",
+        )
         self.missing = registry.gauge(
             "castlegate_kafka_topic_missing", "Workers that need a topic which cannot be used.", "topic"
         )

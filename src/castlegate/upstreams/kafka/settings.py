@@ -11,6 +11,7 @@ from castlegate.config.addresses import parse_address
 from castlegate.config.fields import ends_at_gateway
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size, TemplateText
+from castlegate.message import ReplyMode
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.context import NAMES as CONTEXT_NAMES
 from castlegate.upstreams.kafka.refusals import refused_settings, refused_together
@@ -18,7 +19,9 @@ from castlegate.wire.fields import HOP_BY_HOP
 
 EMBEDDED = "127.0.0.1:9092"  # where the embedded broker listens
 
-DialectName = Literal["nest", "faststream", "plain"]
+DialectName = Literal["nest", "spring", "faststream", "zilla", "plain"]
+
+_NEVER_TO_ZILLA = ("content-length", "prefer")  # Zilla keeps them to itself
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -48,6 +51,22 @@ class OwnedTopics(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     """How long the broker keeps replies."""
 
 
+class Streams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Bounds on replies of several values (`reply: all` and `reply: stream`)."""
+
+    most: Count = 1000
+    """Such replies under way at once; one more is answered 503. With `queue` it bounds the memory that they take."""
+    queue: Size = 1024 * 1024
+    """Values that wait for one client of a stream, in bytes. Beyond that the client is too slow and is cut: a service
+    cannot be held back, since its replies come by the same topic as everyone's."""
+    slow: Seconds = 10.0
+    """How long values may wait without the client taking any; then it is cut."""
+    idle: Seconds = 30.0
+    """Between two values of a stream; then it is cut. The first one has the route's `timeout`."""
+    collected: Size = 10 * 1024 * 1024
+    """Bytes of the array of `reply: all`; more are answered 502."""
+
+
 class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The Kafka cluster. Needed as soon as a service or an event goes through it.
 
@@ -71,6 +90,8 @@ class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     """Records that may wait in the producer; one more is answered 503."""
     max_record: Size = 1_000_000
     """Largest record sent; a larger one is answered 413. The broker's and the topic's own limits must allow it."""
+    streams: Streams = Streams()
+    """Bounds on replies of several values."""
     linger_above: Annotated[int, msgspec.Meta(ge=0)] = 8
     """With more requests than this waiting for replies, records are batched for a millisecond."""
 
@@ -140,6 +161,10 @@ class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     """For routes that say none."""
     replies: str | None = None
     """A fixed topic that the service answers on whatever the request says."""
+    reply: ReplyMode | None = None
+    """What is made of several values (NestJS's observables), for routes that say nothing; see `reply` of a route."""
+    type_id: str | None = None
+    """Value of the header `__TypeId__`: the Java class that a Spring listener with a JSON deserializer expects."""
 
     def check(self, at: Place) -> None:
         """The topics' names."""
@@ -147,6 +172,18 @@ class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             topic = getattr(self, name)
             if topic is not None:
                 check_topic(topic, at.field(name))
+        if self.type_id is not None and not (self.type_id and self.type_id.isprintable()):
+            place = at.field("type_id")
+            place.mistake(f"expected the name of a class, found {place.shown(self.type_id)}")
+
+
+def check_reply_mode(mode: ReplyMode, service: KafkaService, at: Place) -> None:
+    """Report a mode for services that never answer with several values."""
+    if mode != "last" and service.dialect != "nest":
+        at.mistake(
+            f"only services of the dialect 'nest' answer with several values, this one is '{service.dialect}'; "
+            "leave it out"
+        )
 
 
 class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -155,11 +192,14 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     short: ClassVar[str] = "dialect"
 
     dialect: DialectName
-    """How it writes request-reply on Kafka: `nest` (NestJS), `faststream`, or `plain` with configurable headers."""
+    """How it writes request-reply on Kafka: `nest` (NestJS), `spring` (spring-kafka), `faststream`, `zilla` (Zilla's
+    http-kafka binding), or `plain` with configurable headers."""
     names: HeaderNames = HeaderNames()
     """Header names of the `plain` dialect."""
     operations: dict[str, KafkaOperation] = {}
     """Operations by name; those that are not listed take the defaults."""
+    error_header: str | None = None
+    """Record header whose presence on a reply of a `spring` service says that it failed; its value is the reason."""
     status_header: str | None = None
     """Record header of a reply that holds its HTTP status."""
     reply_headers: dict[str, str] = {}
@@ -169,8 +209,7 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
 
     def check(self, at: Place) -> None:
         """Names of operations and of headers."""
-        if self.dialect != "plain" and self.names != HeaderNames():
-            at.field("names").mistake(f"only the dialect 'plain' has names to choose, this one is '{self.dialect}'")
+        self._check_dialect(at)
         for operation in self.operations:
             if not _TOPIC.fullmatch(operation):
                 at.field("operations", operation).mistake("an operation's name has letters, digits, '.', '_' and '-'")
@@ -187,3 +226,25 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
                 at.field("forward_headers", index).mistake(
                     "the gateway reads this field itself and does not pass it on"
                 )
+
+    def _check_dialect(self, at: Place) -> None:
+        """What only some dialects have."""
+        dialect = self.dialect
+        if dialect != "plain" and self.names != HeaderNames():
+            at.field("names").mistake(f"only the dialect 'plain' has names to choose, this one is '{dialect}'")
+        if dialect != "spring" and self.error_header is not None:
+            hint = "; say it as 'error' of 'names'" if dialect == "plain" else ""
+            at.field("error_header").mistake(f"this is for the dialect 'spring', this one is '{dialect}'{hint}")
+        if dialect == "zilla":
+            for field in ("status_header", "reply_headers"):
+                if getattr(self, field):
+                    at.field(field).mistake("a reply of the dialect 'zilla' says status and fields itself")
+            for index, name in enumerate(self.forward_headers):
+                if name.lower() in _NEVER_TO_ZILLA:
+                    at.field("forward_headers", index).mistake(f"Zilla's binding does not send '{name}' along")
+        for name, operation in self.operations.items():
+            place = at.field("operations", name)
+            if operation.type_id is not None and dialect != "spring":
+                place.field("type_id").mistake(f"this is for the dialect 'spring', this one is '{dialect}'")
+            if operation.reply is not None:
+                check_reply_mode(operation.reply, self, place.field("reply"))

@@ -6,13 +6,14 @@ and waits for its sink.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, Message
 
 from castlegate.config.units import write_seconds
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.message import Call, Caller, Reply
+from castlegate.message import Call, Caller, Reply, ReplyMode
 from castlegate.sketch import Described, Description, Sketch
 from castlegate.upstreams.kafka.client import log
 from castlegate.upstreams.kafka.context import DEADLINE, Forwarding, add_context, said_by_endpoint
@@ -21,17 +22,22 @@ from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
 from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
+from castlegate.upstreams.kafka.dialects.spring import Spring
+from castlegate.upstreams.kafka.dialects.zilla import Zilla
 from castlegate.upstreams.kafka.pending import MALFORMED, OK, PendingFull
 from castlegate.upstreams.kafka.settings import KafkaOperation, KafkaService
+from castlegate.upstreams.kafka.streams import AllValues, StreamedValues
 from castlegate.waiting import Waiter
 
 if TYPE_CHECKING:
     from castlegate.upstreams.kafka.engine import Engine
 
-_DIALECTS: dict[str, type[Nest] | type[FastStream] | type[Plain]] = {
-    "nest": Nest,
-    "faststream": FastStream,
-    "plain": Plain,
+_DIALECTS: dict[str, Callable[[KafkaService, KafkaOperation], Dialect]] = {
+    "nest": lambda service, _: Nest(service),
+    "spring": Spring,
+    "faststream": lambda service, _: FastStream(service),
+    "zilla": lambda *_: Zilla(),
+    "plain": lambda service, _: Plain(service),
 }
 _DEFAULT = KafkaOperation()
 _SOME_PARTITION = 2**31 - 1  # stands for the one that a worker will read
@@ -44,40 +50,49 @@ class KafkaUpstream:
         self._engine = engine
         self._name = name
         self._settings = settings
-        self._bound: dict[str, Operation] = {}
+        self._bound: dict[tuple[str, ReplyMode], Operation] = {}
 
-    def bind(self, operation: str) -> Caller:
+    def bind(self, operation: str, mode: ReplyMode = "last") -> Caller:
         """The caller of one operation; the same one however often it is asked for."""
-        bound = self._bound.get(operation)
+        bound = self._bound.get((operation, mode))
         if bound is None:
-            bound = self._bound[operation] = self._bind(operation)
+            bound = self._bound[operation, mode] = self._bind(operation, mode)
         return bound
 
-    def described(self, operation: str) -> Described:
+    def described(self, operation: str, mode: ReplyMode) -> Described:
         """What `bind` bound, as `castlegate explain` tells it."""
-        return self._bound[operation]
+        return self._bound[operation, mode]
 
-    def _bind(self, operation: str) -> Operation:
+    def _bind(self, operation: str, mode: ReplyMode) -> Operation:
         settings = self._settings.operations.get(operation, _DEFAULT)
         topic = settings.topic or f"{self._name}.{operation}"
-        dialect = _DIALECTS[self._settings.dialect](self._settings)
-        return Operation(self._engine, topic, dialect, settings.replies, Forwarding(self._settings.forward_headers))
+        dialect = _DIALECTS[self._settings.dialect](self._settings, settings)
+        kind = Operation if mode == "last" else ValuesOperation
+        forwarding = Forwarding(self._settings.forward_headers)
+        return kind(self._engine, topic, dialect, settings.replies, forwarding, _SINKS[mode])
 
 
 class Operation:
     """One operation of a service, bound to its topic: the `Caller`."""
 
     __slots__ = (
-        "_dialect", "_engine", "_forwarding", "_gate", "_mailbox", "_max_record", "_pending", "_produced",
+        "_dialect", "_engine", "_forwarding", "_gate", "_mailbox", "_max_record", "_new_sink", "_pending", "_produced",
         "_producers", "_timer", "topic",
     )  # fmt: skip
 
     def __init__(
-        self, engine: Engine, topic: str, dialect: Dialect, fixed_replies: str | None, forwarding: Forwarding
+        self,
+        engine: Engine,
+        topic: str,
+        dialect: Dialect,
+        fixed_replies: str | None,
+        forwarding: Forwarding,
+        new_sink: NewSink,
     ) -> None:
         self._engine = engine
         self.topic = topic
         self._dialect = dialect
+        self._new_sink = new_sink
         self._forwarding = forwarding or None
         self._pending = engine.pending
         self._producers = engine.producers
@@ -125,7 +140,7 @@ class Operation:
         if deadline <= now:
             raise not_sent(Kinds.TIMEOUT)
         pending = self._pending
-        sink = LastValue(self._dialect, self._engine)
+        sink = self._new_sink(self._dialect, self._engine)
         try:
             correlation_id = pending.open(sink)
         except PendingFull:
@@ -136,9 +151,10 @@ class Operation:
             return await sink.waiter
         finally:
             timer.remove(sink, deadline)
-            pending.close(correlation_id)
+            if not sink.flowing:  # else it is closed at the end of the stream
+                pending.close(correlation_id)
 
-    def _send(self, call: Call, correlation_id: bytes, sink: LastValue, now: float, deadline: float) -> None:
+    def _send(self, call: Call, correlation_id: bytes, sink: AnySink, now: float, deadline: float) -> None:
         address = self._mailbox.address
         assert address is not None, "an open gate has one"
         headers, value = self._dialect.encode(call, address, correlation_id)
@@ -151,10 +167,36 @@ class Operation:
         self._produced.value += 1
 
 
+class ValuesOperation(Operation):
+    """One whose caller gets every value; so many may be under way."""
+
+    __slots__ = ()
+
+    async def __call__(self, call: Call) -> Reply:
+        """Ask the service. Raises `CallFailed`."""
+        flows = self._engine.flows
+        flows.enter()
+        try:
+            reply = await super().__call__(call)
+        except BaseException:
+            flows.leave()
+            raise
+        if isinstance(reply.body, bytes):
+            flows.leave()  # else its sink does when it is over
+        return reply
+
+    def _send(self, call: Call, correlation_id: bytes, sink: AnySink, now: float, deadline: float) -> None:
+        if isinstance(sink, StreamedValues):
+            sink.correlation_id = correlation_id
+        super()._send(call, correlation_id, sink, now, deadline)
+
+
 class LastValue:
     """The sink of a call that wants one reply: of several values, the last."""
 
     __slots__ = ("_decode", "_engine", "_value", "done", "waiter")
+
+    flowing = False
 
     def __init__(self, dialect: Dialect, engine: Engine) -> None:
         self._decode = dialect.decode
@@ -203,3 +245,13 @@ class LastValue:
         self._engine.look_soon()
         detail = "The service did not answer in time."
         self.waiter.fail(CallFailed(Kinds.TIMEOUT, Outcome.UNKNOWN, detail))
+
+
+AnySink = LastValue | AllValues | StreamedValues
+NewSink = Callable[[Dialect, "Engine"], AnySink]
+
+_SINKS: dict[ReplyMode, NewSink] = {
+    "last": LastValue,
+    "all": AllValues,
+    "stream": StreamedValues,
+}

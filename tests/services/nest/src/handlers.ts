@@ -1,7 +1,7 @@
 /** One handler for each way of answering. Payloads say how long, how many, how large. */
 import { Catch, Controller, type RpcExceptionFilter, UseFilters } from '@nestjs/common';
 import { Ctx, EventPattern, KafkaContext, MessagePattern, Payload, RpcException } from '@nestjs/microservices';
-import { concatMap, delay, map, type Observable, of, range, throwError } from 'rxjs';
+import { concatMap, delay, from, map, type Observable, of, range, throwError } from 'rxjs';
 import { received } from './ledger.js';
 
 @Catch()
@@ -92,16 +92,26 @@ export class Handlers {
   @EventPattern('nest.silent')
   silent(@Payload() _payload: unknown) {}
 
-  /** `count` values, `delay_ms` apart; `fail_after` of them an error comes instead of the next one. */
+  /**
+   * `count` values, `delay_ms` apart, with `size` letters each if that is said; `fail_after` of them an error comes
+   * instead of the next one. `values` are sent as they are instead.
+   */
   @MessagePattern('nest.stream')
-  stream(@Payload() payload: { count: number; delay_ms?: number; fail_after?: number }): Observable<unknown> {
-    return range(1, payload.count).pipe(
-      concatMap((n) => of(n).pipe(delay(payload.delay_ms ?? 0))),
+  stream(
+    @Payload()
+    payload: { count?: number; delay_ms?: number; fail_after?: number; size?: number; values?: unknown[] },
+  ): Observable<unknown> {
+    if (payload.values !== undefined) {
+      return from(payload.values);
+    }
+    const blob = payload.size ? { blob: 'x'.repeat(payload.size) } : {};
+    return range(1, payload.count ?? 0).pipe(
+      concatMap((n) => (payload.delay_ms ? of(n).pipe(delay(payload.delay_ms)) : of(n))),
       map((n) => {
         if (payload.fail_after !== undefined && n > payload.fail_after) {
           throw new RpcException({ status: 409, message: `no value ${n}` });
         }
-        return { n };
+        return { n, ...blob };
       }),
     );
   }

@@ -14,7 +14,9 @@ from castlegate.upstreams.kafka.dialects.dialect import Dialect, End, ReceivedHe
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
 from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
-from castlegate.upstreams.kafka.settings import HeaderNames, KafkaService
+from castlegate.upstreams.kafka.dialects.spring import Spring
+from castlegate.upstreams.kafka.dialects.zilla import Zilla
+from castlegate.upstreams.kafka.settings import HeaderNames, KafkaOperation, KafkaService
 
 ID = b"0123456789abcdef0000000000000001"
 JSON, TEXT, BYTES = b"application/json", b"text/plain; charset=utf-8", b"application/octet-stream"
@@ -32,6 +34,10 @@ def faststream(**settings: Any) -> FastStream:
 
 def plain(names: HeaderNames | None = None, **settings: Any) -> Plain:
     return Plain(KafkaService(dialect="plain", names=names or HeaderNames(), **settings))
+
+
+def spring(type_id: str | None = None, **settings: Any) -> Spring:
+    return Spring(KafkaService(dialect="spring", **settings), KafkaOperation(type_id=type_id))
 
 
 def encoded(
@@ -179,6 +185,11 @@ def test_faststream_believes_the_endpoint_before_the_client() -> None:
     assert dict(headers)["content-type"] == b"application/json"
 
 
+def test_faststream_is_told_json_of_a_body_that_the_gateway_made() -> None:
+    headers, _ = encoded(faststream(), sent=True, client_headers=[(b"content-type", b"text/csv")])
+    assert dict(headers)["content-type"] == b"application/json"
+
+
 def test_faststream_is_sent_an_empty_object_for_no_body() -> None:
     headers, value = encoded(faststream(), b"")
     assert (dict(headers)["content-type"], value) == (b"application/json", b"{}")
@@ -271,6 +282,134 @@ def test_plain_error_header_is_a_failure_whatever_the_value() -> None:
     assert failed(plain(), {"error": None}, None).status == 500
     quiet = plain(HeaderNames(error=None))
     assert reply(quiet, {"error": b"x"}, b"fine").status == 200
+
+
+# --- spring
+
+
+def test_spring_says_where_to_answer_in_its_own_encodings() -> None:
+    assert encoded(spring()) == (
+        [("kafka_correlationId", ID), ("kafka_replyPartition", b"\0\0\0\x03"), ("kafka_replyTopic", b"inbox")],
+        b'{"a":1}',
+    )
+    assert encoded(spring(), partition=70_000)[0][1] == ("kafka_replyPartition", b"\0\x01\x11\x70")
+
+
+def test_spring_is_told_no_partition_of_a_fixed_topic() -> None:
+    """It would write to that partition of its own topic."""
+    assert [name for name, _ in encoded(spring(), partition=None)[0]] == ["kafka_correlationId", "kafka_replyTopic"]
+
+
+def test_spring_is_told_the_type_where_it_is_to_be() -> None:
+    assert ("__TypeId__", b"com.example.Order") in encoded(spring("com.example.Order"))[0]
+    assert encoded(spring(), b"")[1] == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b'{"id":7}', (200, JSON, b'{"id":7}')),
+        (b"[1]", (200, JSON, b"[1]")),
+        (b'"words"', (200, JSON, b'"words"')),
+        (b'"', (200, TEXT, b'"')),
+        (b'"a" or "b"', (200, TEXT, b'"a" or "b"')),
+        (b"42", (200, TEXT, b"42")),
+        (b"\xff", (200, BYTES, b"\xff")),
+        (b"", (204, None, b"")),
+        (None, (204, None, b"")),
+    ],
+)
+def test_spring_values(value: bytes | None, expected: tuple[int, bytes | None, bytes]) -> None:
+    assert told(reply(spring(), {"__TypeId__": b"java.lang.String"}, value)) == expected
+
+
+def test_spring_json_that_is_none_is_a_bad_answer() -> None:
+    assert failed(spring(), {}, b'{"a":').kind is Kinds.BAD_ANSWER
+
+
+def test_a_spring_error_header_is_a_failure_if_it_is_named() -> None:
+    assert failed(spring(error_header="oops"), {"oops": b"no such thing"}, b"{}").detail == "no such thing"
+    named = spring(error_header="oops", status_header="status")
+    assert failed(named, {"oops": None, "status": b"410"}, None).status == 410
+    assert reply(spring(), {"oops": b"x", "error": b"x", "kafka_nest-err": b"x"}, b"{}").status == 200
+
+
+# --- zilla
+
+
+def test_zilla_is_sent_the_request_line() -> None:
+    headers, value = encoded(Zilla(), b"")
+    assert headers == [
+        (":authority", b"gateway"), (":method", b"POST"), (":path", b"/"), (":scheme", b"http"),
+        ("zilla:correlation-id", ID), ("zilla:reply-to", b"inbox"),
+    ]  # fmt: skip
+    assert value == b"", "as it came: no body is no body"
+    assert not Zilla.partitioned
+
+
+def test_zilla_is_told_json_of_a_body_that_the_gateway_made_unless_the_route_says_more() -> None:
+    assert dict(encoded(Zilla(), sent=True)[0])["content-type"] == b"application/json"
+    said = [(b"content-type", b"application/vnd.item+json")]
+    assert "content-type" not in dict(encoded(Zilla(), sent=True, headers=said)[0])
+
+
+@pytest.mark.parametrize(
+    ("headers", "value", "expected"),
+    [
+        ({":status": b"201"}, b'{"id":7}', (201, JSON, b'{"id":7}')),
+        ({":status": b"404"}, b"no such item", (404, TEXT, b"no such item")),
+        ({":status": b"500", "content-type": b"application/problem+json"}, b"{}",
+         (500, b"application/problem+json", b"{}")),
+        ({":status": b"204", "content-type": b"text/plain"}, b"x", (204, None, b"")),
+        ({":status": b"304"}, None, (304, None, b"")),
+        ({":status": b"200"}, None, (200, None, b"")),
+        ({}, None, (204, None, b"")),
+        ({}, b"words", (200, TEXT, b"words")),
+        ({"content-type": b"application/json", "content-encoding": b"gzip"}, b"\x1f\x8b",
+         (200, b"application/json", b"\x1f\x8b")),
+    ],
+)  # fmt: skip
+def test_zilla_values(headers: ReceivedHeaders, value: bytes | None, expected: tuple[int, bytes | None, bytes]) -> None:
+    assert told(reply(Zilla(), headers, value)) == expected
+
+
+def test_zilla_headers_become_fields_but_for_those_that_are_not_the_services_to_say() -> None:
+    got = reply(
+        Zilla(),
+        {
+            ":status": b"200", ":path": b"/x", "zilla:correlation-id": ID, "zilla:identity": b"ada", "ETag": b" v2 ",
+            "location": b"/items/7", "set-cookie": b"a=b", "Connection": b"keep-alive, X-Hop", "x-hop": b"1",
+            "Transfer-Encoding": b"chunked", "content-length": b"999", "keep-alive": b"5", "upgrade": b"h2c",
+            "trailer": b"x", "te": b"trailers", "proxy-connection": b"x", "traceparent": b"00-ab", "x-request-id": b"1",
+            "x-deadline-ms": b"1", "x-null": None,
+        },
+        b"words",
+    )  # fmt: skip
+    assert got.headers.pairs() == [
+        (b"etag", b"v2"), (b"location", b"/items/7"), (b"set-cookie", b"a=b"),
+        (b"content-type", b"text/plain; charset=utf-8"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("headers", "value"),
+    [
+        ({":status": b"100"}, b"{}"),
+        ({":status": b"20"}, b"{}"),
+        ({":status": b"200 OK"}, b"{}"),
+        ({":status": b""}, b"{}"),
+        ({"x y": b"1"}, b"{}"),
+        ({"": b"1"}, b"{}"),
+        ({"x\r\nset-cookie": b"1"}, b"{}"),
+        ({"žluť": b"1"}, b"{}"),
+        ({"x": b"a\r\nset-cookie: b=c"}, b"{}"),
+        ({"x": b"a\0"}, b"{}"),
+        ({"content-type": b"application/json"}, b"{"),
+        ({}, b"{"),
+    ],
+)
+def test_zilla_poison(headers: ReceivedHeaders, value: bytes) -> None:
+    assert failed(Zilla(), headers, value).kind is Kinds.BAD_ANSWER
 
 
 # --- status and fields from headers of the reply: any dialect

@@ -34,6 +34,11 @@ class Record(NamedTuple):
     value: bytes
 
 
+def is_made_by_gateway(call: Call) -> bool:
+    """Whether the body is JSON that the gateway made (`send`): what the client said of its own is no word on it."""
+    return call.body is not call.request.body
+
+
 class Value:
     """A record that carries a value: the last one, or one of a stream."""
 

@@ -11,7 +11,14 @@ sends a null value.
 from __future__ import annotations
 
 from castlegate.message import Call
-from castlegate.upstreams.kafka.dialects.dialect import Answer, ReceivedHeaders, Record, ReplyAddress, Value
+from castlegate.upstreams.kafka.dialects.dialect import (
+    Answer,
+    ReceivedHeaders,
+    Record,
+    ReplyAddress,
+    Value,
+    is_made_by_gateway,
+)
 from castlegate.upstreams.kafka.dialects.replies import BYTES, JSON, TEXT, ReplyMaker, bad_answer, check_json, is_utf8
 from castlegate.upstreams.kafka.settings import KafkaService
 
@@ -69,6 +76,8 @@ def _kind_sent(call: Call) -> tuple[str, bytes] | None:
     # What the endpoint says of a body it made goes before what the client said of its own.
     kind = call.headers.get(b"content-type")
     if kind is None:
+        if is_made_by_gateway(call):
+            return _SENT_JSON
         kind = call.request.headers.get(b"content-type")
         if kind is None:
             return None

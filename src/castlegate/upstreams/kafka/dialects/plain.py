@@ -17,6 +17,7 @@ from castlegate.upstreams.kafka.dialects.replies import (
     ReplyMaker,
     check_json,
     checked_field,
+    is_json_type,
     looks_like_json,
     service_error,
     text_or_bytes,
@@ -58,7 +59,7 @@ class Plain:
         if value is None or not (value or kind):
             return Value(self._make.reply(headers, 204, None, b""))
         if kind:
-            if _is_json(kind):
+            if is_json_type(kind):
                 check_json(value)
             return Value(self._make.reply(headers, 200, b"content-type: %b\r\n" % checked_field(kind), value))
         if looks_like_json(value):
@@ -74,8 +75,3 @@ class Plain:
             self._partition = (name, b"%d" % reply_to.partition)
         else:
             self._partition = None
-
-
-def _is_json(kind: bytes) -> bool:
-    kind = kind.partition(b";")[0].strip().lower()
-    return kind == b"application/json" or kind.endswith(b"+json")

@@ -19,7 +19,7 @@ JSON = b"content-type: application/json\r\n"
 TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 BYTES = b"content-type: application/octet-stream\r\n"
 
-_WITHOUT_BODY = (204, 205, 304)
+WITHOUT_BODY = (204, 205, 304)
 _LONGEST_DETAIL = 1000  # characters of a service's own words that a client is shown
 _STATUS = re.compile(rb"[2-5][0-9][0-9]")
 _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 §5.5: no CR, LF, NUL or other control
@@ -36,6 +36,12 @@ def bad_answer(detail: str) -> CallFailed:
 def looks_like_json(value: bytes) -> bool:
     """NestJS's rule: an object or an array. Numbers and strings are text."""
     return value[:1] in (b"{", b"[")
+
+
+def is_json_type(kind: bytes) -> bool:
+    """Whether a content type is one of JSON."""
+    kind = kind.partition(b";")[0].strip().lower()
+    return kind == b"application/json" or kind.endswith(b"+json")
 
 
 def check_json(value: bytes) -> None:
@@ -80,7 +86,7 @@ class ReplyMaker:
         if self._mapped:
             status = self.status(headers, status)
             fields = self._with_fields(headers, fields)
-            if status in _WITHOUT_BODY:
+            if status in WITHOUT_BODY:
                 fields = fields.without(b"content-type")
                 body = b""
         return Reply(status, fields, body)
@@ -92,9 +98,7 @@ class ReplyMaker:
         value = headers.get(self._status_header)
         if value is None:
             return default
-        if _STATUS.fullmatch(value) is None:
-            raise bad_answer("The service's answer has no valid status.")
-        return int(value)
+        return status_of(value)
 
     def error_status(self, headers: ReceivedHeaders) -> int | None:
         """The status that the record names for an error; None where it names none, or a success."""
@@ -110,6 +114,13 @@ class ReplyMaker:
                 fields = fields.without(field)
             fields = fields.adding(field, checked_field(value))
         return fields
+
+
+def status_of(value: bytes) -> int:
+    """A status that a header names; raises `CallFailed` (502) for what is none."""
+    if _STATUS.fullmatch(value) is None:
+        raise bad_answer("The service's answer has no valid status.")
+    return int(value)
 
 
 def checked_field(value: bytes) -> bytes:
