@@ -224,6 +224,16 @@ def test_c11_a_client_that_leaves_ends_its_call_and_is_logged_499(attack: Attack
     assert [line for line in gateway.program.lines if "error" in line.lower() or "warn" in line.lower()] == []
 
 
+def test_c11_a_client_that_leaves_within_its_upload_is_logged_499(attack: Attack, origin: Origin) -> None:
+    gateway = attack()
+    for _ in range(20):
+        with Client(gateway.port) as client:
+            client.send(HALF)
+    assert [line["status"] for line in gateway.wait_logged(21)].count(499) == 20
+    assert origin.seen == []
+    assert [line for line in gateway.program.lines if "error" in line.lower() or "warn" in line.lower()] == []
+
+
 # Floods.
 
 

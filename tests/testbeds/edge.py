@@ -42,13 +42,13 @@ class MemoryTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("192.0.2.1", 1), "socket": self})
         self.written = bytearray()
-        self.closed = self.ended = self.paused = False
+        self.closed = self.ended = self.paused = self.late = False
 
     def fileno(self) -> int:
         raise OSError("no file")
 
     def write(self, data: Any) -> None:
-        assert not self.closed
+        self.late = self.late or self.closed
         self.written += data
 
     def write_eof(self) -> None:
@@ -136,6 +136,7 @@ class Edge:
         self.loop.call_soon(connection.connection_lost, None)
         self.turn()
         assert not self.listener.connections
+        assert not transport.late, "something was written behind the end of the connection"
         return self.seen, statuses(bytes(transport.written)), closed
 
     def close(self) -> None:

@@ -125,10 +125,10 @@ class ClientConnection(asyncio.Protocol):
         self.expires = math.inf
         self._drop_queue()
         self._unread = b""
+        if self._task is not None:
+            self._task.cancel()  # before its body fails: it would answer that
         if self._receiving is not None and self._receiving.body is not None:
             self._receiving.body.fail(RequestRefused(Kinds.CLIENT_GONE))
-        if self._task is not None:
-            self._task.cancel()
         self._listener.forget(self)
 
     def pause_writing(self) -> None:
@@ -278,7 +278,8 @@ class ClientConnection(asyncio.Protocol):
         if (end if end > 3 else len(self._partial)) > self._limits.header_size:
             raise RequestRefused(Kinds.HEADERS_TOO_LARGE, f"The head is larger than {self._limits.header_size} bytes.")
         if end <= 3:
-            if _BARE_LF.search(self._partial, start):  # a head that ends in such is waited for in vain
+            if _BARE_LF.search(self._partial, start):  # the end of a head with such is waited for in vain
+                self._reader.read(bytes(self._partial) + _HEAD_END, None)  # refuses it, for the first of its faults
                 raise RequestRefused(Kinds.FRAMING, "A header line is malformed.")
             return b"", b""
         self._empty_line = False
