@@ -137,6 +137,7 @@ def check(folder: Path, tls: str) -> tuple[int, list[str]]:
 
 def test_files_are_relative_to_the_configuration_and_a_good_one_passes(tmp_path: Path, authority: Authority) -> None:
     authority.issue("good")
+    authority.file.write_text(f"# Főtanúsítvány\n{authority.file.read_text()}")
     assert check(tmp_path, "{cert: good.crt, key: good.key, clients: authority.pem}") == (
         0, [" 1 routes, 1 services, no mistakes"],
     )  # fmt: skip

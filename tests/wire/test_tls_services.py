@@ -1,6 +1,8 @@
 """TLS between the gateway and HTTP services: who is believed, who is not, and how connections end."""
 
+import contextlib
 import json
+import os
 import socket
 import ssl
 import threading
@@ -289,12 +291,18 @@ def test_large_bodies_pass_both_ways(gateway: Gateway, secure: Origin, length: b
     assert secure.connections == 1
 
 
-def test_close_notify_ends_a_body_and_a_cut_does_not(gateway: Gateway, secure: Origin) -> None:
+@pytest.mark.parametrize("patient", [True, False])
+def test_close_notify_ends_a_body_and_a_cut_does_not(gateway: Gateway, secure: Origin, patient: bool) -> None:
     def until_closed(connection: socket.socket, request: bytes) -> bool:
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nall of it")
         if b"/a/whole" in request:
             assert isinstance(connection, ssl.SSLSocket)
-            connection.unwrap()
+            if patient:
+                connection.unwrap()
+            else:  # it does not wait for the gateway's close_notify
+                connection.settimeout(0)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    connection.unwrap()
         return False
 
     secure.script = until_closed
@@ -304,6 +312,18 @@ def test_close_notify_ends_a_body_and_a_cut_does_not(gateway: Gateway, secure: O
         client.send(GET).read_answer()
     logged = gateway.wait_logged(2)
     assert [(line["status"], line["error"]) for line in logged] == [(200, ""), (200, "reset")]
+
+
+def test_a_forged_record_is_no_end_of_a_body(gateway: Gateway, secure: Origin) -> None:
+    def interfered_with(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+        os.write(connection.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        return False
+
+    secure.script = interfered_with
+    with Client(gateway.port) as client, pytest.raises((EOFError, ConnectionResetError)):
+        client.send(GET).read_answer()
+    assert [line["error"] for line in gateway.wait_logged(1)] == ["reset"]
 
 
 def test_an_answer_that_is_cut_is_not_whole(gateway: Gateway, secure: Origin) -> None:

@@ -82,16 +82,20 @@ def load_pair(context: ssl.SSLContext, folder: Path, cert: Place, key: Place, fi
 def load_authorities(context: ssl.SSLContext, folder: Path, at: Place, file: str) -> None:
     """Have the context trust the authorities in a file, and no others."""
     from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
 
     pem = _content(folder, at, file)
     if pem is None:
         return
     try:
-        for authority in x509.load_pem_x509_certificates(pem):
-            _warn_of_dates(authority, at, file)
-        context.load_verify_locations(cadata=pem.decode())
+        authorities = x509.load_pem_x509_certificates(pem)
+        # Not as it stands: `ssl` takes no text that is not ASCII, which the names between certificates may be.
+        context.load_verify_locations(cadata=b"".join([each.public_bytes(Encoding.DER) for each in authorities]))
     except (ssl.SSLError, ValueError):
         _refuse(at, file, "which holds no certificate in PEM, or one that cannot be read")
+        return
+    for authority in authorities:
+        _warn_of_dates(authority, at, file)
 
 
 def _content(folder: Path, at: Place, file: str) -> bytes | None:

@@ -21,7 +21,10 @@ _MOST_UNTAKEN = 1024 * 1024  # bytes; a peer that takes no answers to its key up
 class TlsStream(asyncio.Protocol, asyncio.Transport):
     """One connection."""
 
-    __slots__ = ("_closing", "_incoming", "_open", "_outgoing", "_read", "_ssl", "_transport", "_write", "inner")
+    __slots__ = (
+        "_closing", "_ended", "_failure", "_incoming", "_open", "_outgoing", "_read", "_ssl", "_transport", "_write",
+        "inner",
+    )  # fmt: skip
 
     def __init__(
         self, context: ssl.SSLContext, inner: asyncio.Protocol, *, server_side: bool, server_name: str | None = None
@@ -32,6 +35,8 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side, server_name)
         self._read, self._write = self._ssl.read, self._ssl.write
         self._open = False  # the handshake is done
+        self._ended = False  # the peer said close_notify: whatever becomes of the socket, all of it has come
+        self._failure: Exception | None = None  # that ended it
         self._closing = False  # an end was said, by either side: what still comes is thrown away
 
     # What those who use it add.
@@ -67,6 +72,7 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed, by whomever."""
+        exc = None if self._ended else exc or self._failure
         if exc is None and not self._closing:
             exc = ConnectionResetError("closed without close_notify")
         self._closing = True
@@ -106,36 +112,36 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
     def _decrypt(self) -> None:
         """Hand on what has arrived whole."""
         chunks: list[bytes] = []
-        ended, failure = False, None
         try:
             while self._incoming.pending or self._ssl.pending():
                 chunk = self._read(_RECORD)
                 if not chunk:
-                    ended = True
+                    self._ended = True
                     break
                 chunks.append(chunk)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            ended = True
-        except ssl.SSLError as error:
-            failure = error
+            self._ended = True
+        except ssl.SSLError as error:  # a record that is forged or malformed, or an alert
+            self._failure = error
+            self._closing = True  # what came before it is sound, but nothing can be written any more
         if self._outgoing.pending:
             self._send_own()
         if chunks:
             self.inner.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        if failure is not None:  # a record that is forged or malformed, or an alert
-            self._closing = True
-            self.broken(failure)
+        if isinstance(self._failure, ssl.SSLError):
+            self.broken(self._failure)
             self._transport.abort()
-        elif ended and not self._closing:
+        elif self._ended and not self._closing:
             self.inner.eof_received()
             self.close()
 
     def _send_own(self) -> None:
         """Write what TLS itself has to say, such as the answer to a key update."""
         if self._transport.get_write_buffer_size() > _MOST_UNTAKEN:
-            self._transport.abort()
+            self._failure = ConnectionAbortedError("nothing is taken")
+            self.abort()
         else:
             self._transport.write(self._outgoing.read())
 
