@@ -19,7 +19,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from castlegate.edge.exchange import Exchange
+from castlegate.edge.exchange import WITHOUT_BODY, Exchange
 from castlegate.edge.framing import Fields, locate
 from castlegate.errors import GatewayError, Kinds, RequestRefused
 from castlegate.message import Body, Handler, Headers, Request, Response
@@ -338,6 +338,7 @@ class ClientConnection(asyncio.Protocol):
         """What follows of fields for every request with them; the next one often repeats them."""
         forwarding = self._listener.forwarding
         fields.client = forwarding.client(self._peer, fields.read)
+        fields.log_client = fields.client.encode()
         fields.forwarded = forwarding.fields(self._peer, self._listener.scheme, fields.host, fields.read)
         self._fields = fields if len(fields.block) <= _MOST_KEPT else None
 
@@ -388,9 +389,8 @@ class ClientConnection(asyncio.Protocol):
             request,
             route,
             handler,
+            fields,
             keep_alive=fields.keep_alive and not listener.closing,
-            chunked=fields.version == b"1",
-            agent=fields.agent,
         )
         if error is not None:
             exchange.error = error
@@ -491,8 +491,10 @@ class ClientConnection(asyncio.Protocol):
         request = Request(
             request_id, trace, self._peer, listener.scheme, b"", b"-", b"-", b"", Headers(), b"", self._now()
         )
+        fields = Fields(b"", b"1")
+        fields.log_client = self._peer.encode()
         unrouted = listener.unrouted
-        exchange = Exchange(request, unrouted, unrouted.handler, keep_alive=False, chunked=True, agent=b"")
+        exchange = Exchange(request, unrouted, unrouted.handler, fields, keep_alive=False)
         exchange.error = refusal
         self._accept(exchange)
 
@@ -554,8 +556,8 @@ class ClientConnection(asyncio.Protocol):
             await self._writable
 
     def _send_whole(self, exchange: Exchange, response: Response, body: bytes) -> None:
-        bare = exchange.bare(response)
-        data = exchange.head(response, None if bare else len(body), self._listener.date())
+        bare = response.status in WITHOUT_BODY or exchange.request.method == b"HEAD"
+        data = exchange.head(response, None if bare else len(body), self._listener.date)
         if not bare:
             if len(body) >= _BIG:
                 self._write(exchange, data)
@@ -572,7 +574,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             if body.length is None and not exchange.chunked:
                 exchange.keep_alive = False  # the end of the body is the end of the connection
-            self._write(exchange, exchange.head(response, None if bare else body.length, self._listener.date()))
+            self._write(exchange, exchange.head(response, None if bare else body.length, self._listener.date))
             if bare:
                 return
             while chunk := await body.read():

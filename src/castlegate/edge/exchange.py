@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from castlegate.edge.framing import Fields
 from castlegate.errors import GatewayError
 from castlegate.message import Body, Ended, Handler, Request, Response
 from castlegate.routing.route import Route
@@ -22,21 +24,19 @@ class Exchange:
     """One of a connection."""
 
     __slots__ = (
-        "agent", "body", "chunked", "cut", "ended", "error", "handler", "keep_alive", "request", "route", "sent",
+        "body", "chunked", "cut", "ended", "error", "fields", "handler", "keep_alive", "request", "route", "sent",
         "status",
     )  # fmt: skip
 
-    def __init__(
-        self, request: Request, route: Route, handler: Handler, *, keep_alive: bool, chunked: bool, agent: bytes
-    ) -> None:
+    def __init__(self, request: Request, route: Route, handler: Handler, fields: Fields, *, keep_alive: bool) -> None:
         self.request = request
         self.route = route
         self.handler = handler
         self.keep_alive = keep_alive
-        self.chunked = chunked  # whether the client understands the chunked coding: HTTP/1.0 does not
+        self.chunked = fields.version == b"1"  # whether the client understands the chunked coding: HTTP/1.0 does not
         self.body: Body | None = None  # while it is still arriving
         self.error: GatewayError | None = None  # it is refused: answered without its handler
-        self.agent = agent
+        self.fields = fields
         self.status = 0  # of the answer, once it is begun
         self.sent = 0  # bytes of the answer
         self.ended = False
@@ -46,8 +46,8 @@ class Exchange:
         """Whether the answer has no body, whatever its handler made."""
         return response.status in WITHOUT_BODY or self.request.method == b"HEAD"
 
-    def head(self, response: Response, length: int | None, date: bytes) -> bytes:
-        """Status line and fields. `length` None: there is none to be said."""
+    def head(self, response: Response, length: int | None, date: Callable[[], bytes]) -> bytes:
+        """Status line and fields. `length` None: there is none to be said. `date`: for the field, if it is missing."""
         fields = response.headers.wire
         if b"x-request-id: " in fields and b"x-request-id" in response.headers:
             fields = response.headers.without(b"x-request-id").wire
@@ -61,7 +61,7 @@ class Exchange:
             framing += b"connection: close\r\n"
         elif not self.chunked:  # HTTP/1.0 asks to be told
             framing += b"connection: keep-alive\r\n"
-        dated = b"" if b"date: " in fields and b"date" in response.headers else b"date: %b\r\n" % date
+        dated = b"" if b"date: " in fields and b"date" in response.headers else b"date: %b\r\n" % date()
         return b"%b\r\n%bx-request-id: %b\r\n%b%b\r\n" % (
             STATUS_LINES[response.status], fields, self.request.id, dated, framing
         )  # fmt: skip
@@ -82,21 +82,21 @@ class Exchange:
                     logger.exception("what hangs on the end of request %s failed", request.id.decode())
         log = listener.log
         if log is not None:
-            error, body = self.error, request.body
+            error, body, fields = self.error, request.body, self.fields
             log.write(
-                id=request.id,
-                trace=request.trace.traceparent[3:35],
-                client=request.client,
-                method=request.method,
-                host=request.host,
-                path=request.path,
-                query=request.query,
-                route=self.route.json_name,
-                status=self.status,
-                error="" if error is None else error.kind.name,
-                outcome="" if error is None or error.outcome is None else error.outcome.value,
-                bytes_in=len(body) if isinstance(body, bytes) else body.received,
-                bytes_out=self.sent,
-                seconds=seconds,
-                agent=self.agent,
+                request.id,
+                request.trace.traceparent[3:35],
+                fields.log_client,
+                request.method,
+                request.host,
+                request.path,
+                request.query,
+                self.route.json_name,
+                self.status,
+                b"" if error is None else error.kind.name.encode(),
+                b"" if error is None or error.outcome is None else error.outcome.value.encode(),
+                len(body) if isinstance(body, bytes) else body.received,
+                self.sent,
+                seconds,
+                fields.log_agent,
             )

@@ -16,6 +16,7 @@ import httptools
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Headers
 from castlegate.routing.template import ANY, METHODS
+from castlegate.telemetry.access_log import json_text
 from castlegate.wire.fields import HOP_BY_HOP, FieldReader, Malformed, without_named
 
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
@@ -44,9 +45,8 @@ class Fields:
     """What the fields of a head say. Shared by the requests of a connection that repeat them."""
 
     __slots__ = (
-        "agent", "block", "chunked", "client", "forwarded", "headers", "host", "identified", "keep_alive", "length",
-        "read",
-        "version",
+        "block", "chunked", "client", "forwarded", "headers", "host", "identified", "keep_alive", "length",
+        "log_agent", "log_client", "read", "version",
     )  # fmt: skip
 
     def __init__(self, block: bytes, version: bytes) -> None:
@@ -58,9 +58,10 @@ class Fields:
         self.length = 0  # announced bytes of body; 0 if chunked
         self.chunked = False
         self.keep_alive = True
-        self.agent = b""
         self.identified = False  # whether they bring a request id or a trace
         # Set by the connection:
+        self.log_client = b""  # as they stand in the access log
+        self.log_agent = b'""'
         self.client = ""  # address, behind trusted proxies the one they vouch for
         self.forwarded = b""  # see `message.Request`
 
@@ -105,7 +106,7 @@ class HeadReader:
             raise RequestRefused(malformed.kind, malformed.detail) from malformed
         agent = fields.read.get(b"user-agent")
         if agent is not None:  # read for the access log
-            fields.agent = agent
+            fields.log_agent = json_text(agent)
             passed.append(b"user-agent: %b\r\n" % agent)
         fields.identified = b"x-request-id" in fields.read or b"traceparent" in fields.read
         _frame(fields, passed)

@@ -98,6 +98,9 @@ class _Route(Generic[T]):
         self.rest = next(((param.name, index) for param, index in params if param.rest), None)
 
     def values(self, segments: list[bytes]) -> dict[str, str]:
+        if len(self.params) == 1 and self.rest is None:
+            name, index = self.params[0]
+            return {name: _decode(segments[index])}
         values = {name: _decode(segments[index]) for name, index in self.params}
         if self.rest is not None:
             name, index = self.rest
@@ -170,10 +173,9 @@ class _Tree(Generic[T]):
             if answer is not None:
                 return answer
         segments = path[1:].split(b"/")
-        plain = _plain(path, segments)
+        plain = segments if b"%" not in path and b";" not in path else _plain(path, segments)
         leaf = self._first(plain)
-        route = None if leaf is None else leaf.route(method)
-        if route is not None:
+        if leaf is not None and (route := leaf.routes.get(method) or leaf.routes.get(ANY)) is not None:
             return route.target, route.values(segments)
         for leaf in _leaves(self._root, plain, 0):
             route = leaf.route(method)

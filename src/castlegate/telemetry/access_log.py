@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote_plus
 
@@ -46,9 +45,6 @@ def json_text(value: bytes) -> bytes:
     return msgspec.json.encode(value.decode("latin-1"))
 
 
-_remembered_text = lru_cache(1024)(json_text)  # for values that say the same each time
-
-
 class AccessLog:
     """Where lines go: standard output or a file."""
 
@@ -72,24 +68,23 @@ class AccessLog:
 
     def write(
         self,
-        *,
         id: bytes,  # noqa: A002 - the member's name
         trace: bytes,
-        client: str,
+        client: bytes,
         method: bytes,
         host: bytes,
         path: bytes,
         query: bytes,
         route: bytes,
         status: int,
-        error: str,
-        outcome: str,
+        error: bytes,
+        outcome: bytes,
         bytes_in: int,
         bytes_out: int,
         seconds: float,
         agent: bytes,
     ) -> None:
-        """Log a request soon. `id`, `trace`, `method`, `host` hold nothing to escape; `route` is JSON already."""
+        """Log a request soon. `route` and `agent` are JSON already; of the others only path and query may need it."""
         lines = self._lines
         if len(lines) >= MAX_BUFFERED:
             self._dropped.value += 1
@@ -100,9 +95,9 @@ class AccessLog:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
         lines.append(_LINE % (
-            self._stamp, int((now - second) * 1000), id, trace, client.encode(), method, host, json_text(path),
-            self._redacted(query) if query else b'""', route, status, error.encode(), outcome.encode(),
-            bytes_in, bytes_out, seconds * 1000, _remembered_text(agent),
+            self._stamp, int((now - second) * 1000), id, trace, client, method, host, json_text(path),
+            self._redacted(query) if query else b'""', route, status, error, outcome,
+            bytes_in, bytes_out, seconds * 1000, agent,
         ))  # fmt: skip
 
     def _redacted(self, query: bytes) -> bytes:

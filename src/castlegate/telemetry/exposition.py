@@ -41,7 +41,7 @@ def _histogram(name: str, pairs: list[str], child: Histogram, *, openmetrics: bo
         running += count
         line = _sample(f"{name}_bucket", [*pairs, f'le="{bound}"'], running)
         lines.append(line + _exemplar(exemplar) if openmetrics else line)
-    return [*lines, _sample(f"{name}_sum", pairs, child.total), _sample(f"{name}_count", pairs, running)]
+    return [*lines, _sample(f"{name}_sum", pairs, child.total.value), _sample(f"{name}_count", pairs, running)]
 
 
 def _exemplar(exemplar: Exemplar) -> str:

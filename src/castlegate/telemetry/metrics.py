@@ -15,7 +15,7 @@ import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -93,44 +93,47 @@ class Exemplar(ctypes.Structure):
     )
 
 
-class Histogram(ctypes.Structure):
+class Histogram:
     """Durations in seconds by bucket; `counts[-1]` holds what exceeds every bound."""
 
-    _fields_ = (
-        ("counts", ctypes.c_uint64 * _BUCKETS),
-        ("total", ctypes.c_double),
-        ("exemplars", Exemplar * _BUCKETS),
-    )
+    __slots__ = ("counts", "exemplars", "total")
     kind = "histogram"
     cells = _BUCKETS + 1 + 6 * _BUCKETS
 
-    counts: Any
-    total: float
-    exemplars: Any
+    def __init__(self, cells: Any = None, at: int = 0) -> None:
+        if cells is None:
+            cells = bytearray(self.cells * _CELL)
+        self.counts = (ctypes.c_uint64 * _BUCKETS).from_buffer(cells, at)
+        self.total = ctypes.c_double.from_buffer(cells, at + _BUCKETS * _CELL)
+        self.exemplars = (Exemplar * _BUCKETS).from_buffer(cells, at + (_BUCKETS + 1) * _CELL)
+
+    from_buffer: ClassVar[Callable[[Any, int], Histogram]]  # as ctypes calls it
 
     def observe(self, seconds: float) -> None:
         """Count one observation."""
         self.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
-        self.total += seconds
+        self.total.value += seconds
 
     def observe_traced(self, seconds: float, traceparent: bytes) -> None:
         """The same, with its trace as an exemplar once in a while."""
         bucket = bisect_left(DURATION_BUCKETS, seconds)
         counts = self.counts
         count = counts[bucket] = counts[bucket] + 1
-        self.total += seconds
+        self.total.value += seconds
         if count % _EXEMPLAR_EVERY == 1:
             exemplar = self.exemplars[bucket]
             exemplar.trace, exemplar.seconds, exemplar.at = traceparent[3:35], seconds, time.time()
 
     def add(self, other: Histogram) -> None:
         """Take over what another writer counted; the later exemplars stay."""
-        self.total += other.total
+        self.total.value += other.total.value
         for bucket in range(_BUCKETS):
             self.counts[bucket] += other.counts[bucket]
             if other.exemplars[bucket].at > self.exemplars[bucket].at:
                 self.exemplars[bucket] = other.exemplars[bucket]
 
+
+Histogram.from_buffer = Histogram
 
 Child = Counter | Gauge | Histogram
 C = TypeVar("C", Counter, Gauge, Histogram)
@@ -179,8 +182,9 @@ class Family(Generic[C]):
 
     def forget(self, *values: str) -> None:
         """Watch a gauge no longer: what it told of is gone."""
-        if self.watched.pop(values, None) is not None:
-            self.child(*values).value = 0
+        gauge = self.children.get(values)
+        if self.watched.pop(values, None) is not None and isinstance(gauge, Gauge):
+            gauge.value = 0
 
 
 class Registry:

@@ -169,13 +169,18 @@ class Engine:
         return publisher
 
     async def start(self) -> None:
-        """Begin; returns when brokers have answered and all is set up, or are known not to, or after a moment."""
-        if self._started:
-            return
-        self._started = True
-        self._make_producers()
-        self._inbox.start()
-        self._watch.start()
+        """Begin; returns when brokers have answered and all is set up, or are known not to, or after a moment.
+
+        Once it has begun, it waits for what was added since: topics and inboxes of a further configuration.
+        """
+        if not self._started:
+            self._started = True
+            self._make_producers()
+            self._inbox.start()
+            self._watch.start()
+        elif self._settled.done():
+            self._settled = self._loop.create_future()
+            self._refresh()
         await asyncio.wait([self._settled], timeout=_START_S)
         if self.link is Link.UP:
             await asyncio.wait([self._settled], timeout=_SETUP_S)
