@@ -296,6 +296,21 @@ def test_fields_that_never_repeat_are_not_remembered(attack: Attack) -> None:
     assert gateway.resident() - before < 3 * MIB
 
 
+def test_long_fields_are_not_remembered(attack: Attack) -> None:
+    gateway = attack()
+    before = gateway.resident()
+    with Client(gateway.port) as client:
+        for number in range(1500):
+            via = b"1.1 v%d" % number + b"z" * 28_000
+            client.send(b"GET /nowhere HTTP/1.1\r\nHost: h\r\nVia: %b\r\n\r\n" % via)
+            assert client.read_answer()[0] == 404
+    for number in range(300):
+        with Client(gateway.port) as client:
+            client.send(b"GET /nowhere HTTP/1.1\r\nHost: h%d%b\r\n\r\n" % (number, b"z" * 28_000))
+            assert client.read_answer()[0] == 400
+    assert gateway.resident() - before < 16 * MIB
+
+
 def test_one_byte_at_a_time_is_as_good_as_any(attack: Attack, origin: Origin) -> None:
     gateway = attack()
     message = GET.replace(b"\r\n\r\n", b"\r\nX: " + b"y" * 3000 + b"\r\n\r\n")

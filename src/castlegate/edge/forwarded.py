@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
+_LONGEST_REMEMBERED = 256  # bytes of a `Via`
+
 
 class Forwarding:
     """The rule of one listener."""
@@ -46,7 +48,11 @@ class Forwarding:
         via = read.get(b"via")
         own_via = self.via if via is None else via + b", " + self.via
         if not (self._networks and self.trusts(peer)):
-            return _fresh(peer, scheme, host, own_via)
+            return (
+                _fresh(peer, scheme, host, own_via)
+                if len(own_via) <= _LONGEST_REMEMBERED
+                else _lines(peer, scheme, host, own_via)
+            )
         fields = dict(_fields(peer, scheme, host))
         for name in (b"x-forwarded-for", b"forwarded"):
             if name in read:
@@ -55,10 +61,12 @@ class Forwarding:
         return b"\r\n".join([b"%b: %b" % pair for pair in (fields | said | {b"via": own_via}).items()])
 
 
-@lru_cache(1024)  # a few hundred bytes each, unless a client's `Via` is long
-def _fresh(peer: str, scheme: bytes, host: bytes, via: bytes) -> bytes:
+def _lines(peer: str, scheme: bytes, host: bytes, via: bytes) -> bytes:
     """The lines for a client whose word is not taken."""
     return b"\r\n".join([b"%b: %b" % pair for pair in (*_fields(peer, scheme, host), (b"via", via))])
+
+
+_fresh = lru_cache(1024)(_lines)  # for a `Via` of ordinary length
 
 
 def _fields(peer: str, scheme: bytes, host: bytes) -> list[tuple[bytes, bytes]]:

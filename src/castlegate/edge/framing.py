@@ -185,9 +185,13 @@ def _role(name: bytes) -> bytes | None:
     return name if plain in _READ_HERE or plain.startswith(_OF_PROXIES) else None
 
 
-@lru_cache(256)
 def _is_host(host: bytes) -> bool:
-    return len(host) <= _LONGEST_HOST and _HOST.fullmatch(host) is not None
+    return len(host) <= _LONGEST_HOST and _looks_like_host(host)
+
+
+@lru_cache(256)
+def _looks_like_host(host: bytes) -> bool:
+    return _HOST.fullmatch(host) is not None
 
 
 def _refuse_line(raw: bytes, max_uri: int) -> RequestRefused:
