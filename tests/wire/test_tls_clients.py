@@ -392,7 +392,24 @@ def test_plain_http_is_told_so_and_other_bytes_are_not_answered(gateway: Gateway
     assert quiet(gateway)
 
 
+def test_a_name_that_is_no_text_is_a_name_nobody_has(gateway: Gateway, authority: Authority) -> None:
+    outgoing = ssl.MemoryBIO()
+    tls = authority.trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="aaaa.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    with Client(gateway.port) as client:
+        client.send(outgoing.read().replace(b"aaaa.example", b"\xff\xfe\x80\x81.example"))
+        assert client.socket.recv(1) == b"\x16"  # the default certificate
+    wait_empty(gateway)
+    assert not any("Exception" in line or "Error" in line for line in gateway.program.lines)
+
+
 def test_a_malformed_hello_is_refused(gateway: Gateway, authority: Authority) -> None:
+    with Client(gateway.port) as client:
+        client.send(
+            (b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(16380)) + (b"\x16\x03\x01\x40\x00" + bytes(16384)) * 4
+        )
+        assert client.closed()  # larger than any
     for hello in (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000):
         with Client(gateway.port) as client:
             client.send(hello).read_to_end()

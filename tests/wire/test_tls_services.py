@@ -147,14 +147,23 @@ def test_the_gateway_shows_its_certificate(start: Start, secure: Origin, authori
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_service_that_asks_in_vain_gets_no_request(
-    gateway: Gateway, secure: Origin, authority: Authority, pair: Pair, version: ssl.TLSVersion
+    start: Start, authority: Authority, pair: Pair, version: ssl.TLSVersion
 ) -> None:
-    secure.tls = serving(pair, clients=authority)
-    secure.tls.minimum_version = secure.tls.maximum_version = version
-    told = problem(gateway)
-    assert told["status"] == 502
-    assert secure.seen == []
-    gateway.program.wait_for_line("WARNING castlegate.services: service secure: no TLS with .* alert .*")
+    context = serving(pair, clients=authority)
+    context.minimum_version = context.maximum_version = version
+
+    def insist(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as tls:
+            with pytest.raises(ssl.SSLError):
+                tls.do_handshake()
+            tls.shutdown(socket.SHUT_WR)  # closed with bytes unread, it would be reset, and the alert with it
+            while tls.recv(65536):
+                pass
+
+    with _Listening(insist) as listening:
+        gateway = start(configured(listening, f"{{ca: {authority.file}}}"))
+        assert problem(gateway)["status"] == 502
+        gateway.program.wait_for_line("WARNING castlegate.services: service secure: no TLS with .* alert .*")
 
 
 def test_changed_files_are_used_for_new_connections(start: Start, secure: Origin, tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ from asyncio import BaseTransport
 from typing import TYPE_CHECKING
 
 from castlegate.edge.connection import ClientConnection
-from castlegate.edge.tls import Certificates, Handshake
+from castlegate.edge.tls import Certificates
+from castlegate.wire.client_hello import read_hello
 from castlegate.wire.tls import TlsStream
 
 if TYPE_CHECKING:
     from castlegate.edge.listener import Listener
 
 _FIRST_BYTE = 22  # of a TLS connection: the type of a handshake record
+_LARGEST_HELLO = 64 * 1024  # bytes; those of browsers have up to 2 KB
+_NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"  # a fatal alert (RFC 8446 §6, RFC 7301 §3.2)
 _NOT_TLS = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 29\r\nconnection: close\r\n\r\n"
     b"Only https:// is spoken here."
@@ -28,14 +31,12 @@ _NOT_TLS = (
 class TlsConnection(TlsStream):
     """A client's connection; until the handshake is done the listener counts and times it like any other."""
 
-    __slots__ = ("_failures", "_handshake", "_listener", "_peer", "expires")
+    __slots__ = ("_certificates", "_hello", "_listener", "_peer", "expires")
 
     def __init__(self, listener: Listener, certificates: Certificates) -> None:
-        super().__init__(certificates.context, ClientConnection(listener), server_side=True)
-        assert isinstance(self._ssl, Handshake)
-        self._handshake = self._ssl
-        self._handshake.hello = bytearray()
-        self._failures = certificates.failures
+        super().__init__(ClientConnection(listener))
+        self._certificates = certificates
+        self._hello: bytearray | None = bytearray()  # until it is complete
         self._listener = listener
         self._peer = "unknown"
         self.expires = listener.loop.time() + certificates.handshake_timeout
@@ -53,18 +54,30 @@ class TlsConnection(TlsStream):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a client."""
-        hello = self._handshake.hello
-        if hello is not None and not self._closing:
-            if not hello and data[0] != _FIRST_BYTE:
-                self._refuse("not_tls", _NOT_TLS if data[:1].isalpha() else b"")
-                return
-            hello += data
-        super().data_received(data)
+        received = self._hello
+        if received is None or self._closing:
+            super().data_received(data)
+            return
+        if not received and data[0] != _FIRST_BYTE:
+            self._refuse("not_tls", _NOT_TLS if data[:1].isalpha() else b"")
+            return
+        received += data
+        hello = read_hello(received)
+        if hello is None:
+            if len(received) > _LARGEST_HELLO:
+                self._refuse("tls_handshake")
+            return
+        self._hello = None
+        context = self._certificates.context(hello)
+        if context is None:
+            self._refuse("tls_handshake", _NO_APPLICATION_PROTOCOL)
+            return
+        self.begin(context, server_side=True)
+        super().data_received(bytes(received))
 
     def handshaken(self) -> None:
         """It is a client like any other."""
         self.expires = math.inf
-        self._handshake.hello = None
         self._listener.connections.discard(self)
         super().handshaken()
 
@@ -72,7 +85,7 @@ class TlsConnection(TlsStream):
         """It never became one. Who connects and leaves, as balancers do to see whether we live, was not refused."""
         if self.expires != math.inf and isinstance(error, ssl.SSLError):
             self._listener.refused("tls_handshake")
-            self._failures.tell(self._peer, error.reason or str(error))
+            self._certificates.failures.tell(self._peer, error.reason or str(error))
         self.expires = math.inf
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -93,7 +106,7 @@ class TlsConnection(TlsStream):
     def _refuse(self, reason: str, answer: bytes = b"") -> None:
         self.expires = math.inf
         self._listener.refused(reason)
-        self._failures.tell(self._peer, reason)
+        self._certificates.failures.tell(self._peer, reason)
         if answer:
             self._closing = True
             self._transport.write(answer)

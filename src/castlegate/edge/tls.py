@@ -18,12 +18,11 @@ import msgspec
 from castlegate.config.report import Place, Report
 from castlegate.config.units import Seconds
 from castlegate.wire.certificates import load_authorities, load_pair, new_context
-from castlegate.wire.client_hello import offered_protocols
+from castlegate.wire.client_hello import Hello
 
 logger = logging.getLogger("castlegate.edge")
 
 _PROTOCOL = "http/1.1"
-_NO_APPLICATION_PROTOCOL = 120  # the alert (RFC 7301 §3.2)
 _HOST_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _LOG_EVERY = 1.0  # seconds between two lines on handshakes that failed
 
@@ -75,31 +74,11 @@ class EdgeTls(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         _make(self, at)
 
 
-class Handshake(ssl.SSLObject):
-    """Remembers what the client has sent, until its first message is understood."""
-
-    hello: bytearray | None = None
-
-
 class _Table(NamedTuple):
     """The contexts of one reading of the files."""
 
     default: ssl.SSLContext
-    by_name: dict[str, ssl.SSLContext]  # in lower case; `*.` at the front stands for any label
-
-    def choose(self, handshake: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-        """Called by OpenSSL when it has read the client's first message; a number is the alert that ends it."""
-        assert isinstance(handshake, Handshake)
-        hello, handshake.hello = handshake.hello, None
-        offered = offered_protocols(hello) if hello else None
-        if offered is not None and _PROTOCOL.encode() not in offered:
-            return _NO_APPLICATION_PROTOCOL
-        if name:
-            name = name.lower().rstrip(".")
-            chosen = self.by_name.get(name) or self.by_name.get(f"*.{name.partition('.')[2]}")
-            if chosen is not None:
-                handshake.context = chosen
-        return None
+    by_name: dict[bytes, ssl.SSLContext]  # in lower case; `*.` at the front stands for any label
 
 
 class FailureLog:
@@ -146,10 +125,13 @@ class Certificates:
             names += [each.cert, each.key]
         return [self._folder / name for name in names if name]
 
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For the next connection."""
-        return self._table.default
+    def context(self, hello: Hello) -> ssl.SSLContext | None:
+        """For a client that begins like this; None: it speaks nothing that we do."""
+        default, by_name = self._table
+        if hello.protocols is not None and _PROTOCOL.encode() not in hello.protocols:
+            return None
+        name = hello.host.lower().rstrip(b".")
+        return by_name.get(name) or by_name.get(b"*." + name.partition(b".")[2]) or default
 
     def reload(self) -> list[str]:
         """See `FromFiles`."""
@@ -164,7 +146,7 @@ class Certificates:
 def _make(settings: EdgeTls, at: Place) -> _Table | None:
     """The contexts; None if there is none, every mistake is reported to `at`."""
     contexts: list[ssl.SSLContext] = []
-    by_name: dict[str, ssl.SSLContext] = {}
+    by_name: dict[bytes, ssl.SSLContext] = {}
     for certificate, place in _pairs(settings, at):
         context = _context(settings, at)
         files = (certificate.cert, certificate.key)
@@ -175,12 +157,10 @@ def _make(settings: EdgeTls, at: Place) -> _Table | None:
                 where = place.field("hosts", index)
                 where.mistake(f"expected a host name or one such as *.example.com, found {where.shown(host)}")
         for name in certificate.hosts or found:
-            by_name.setdefault(name.lower().rstrip("."), context)
+            by_name.setdefault(name.lower().rstrip(".").encode(), context)
     if not contexts or at.report:
         return None
-    table = _Table(contexts[0], by_name)
-    table.default.sni_callback = table.choose
-    return table
+    return _Table(contexts[0], by_name)
 
 
 def _pairs(settings: EdgeTls, at: Place) -> list[tuple[Certificate, Place]]:
@@ -198,7 +178,6 @@ def _pairs(settings: EdgeTls, at: Place) -> list[tuple[Certificate, Place]]:
 
 def _context(settings: EdgeTls, at: Place) -> ssl.SSLContext:
     context = new_context(ssl.PROTOCOL_TLS_SERVER)
-    context.sslobject_class = Handshake
     context.set_alpn_protocols([_PROTOCOL])
     clients = settings.clients
     if clients is not None:

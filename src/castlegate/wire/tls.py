@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Callable
 from typing import Any, cast
 
 _RECORD = 16 * 1024  # bytes of plain text in a record, at most (RFC 8446 §5.1)
@@ -26,20 +27,26 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
         "inner",
     )  # fmt: skip
 
-    def __init__(
-        self, context: ssl.SSLContext, inner: asyncio.Protocol, *, server_side: bool, server_name: str | None = None
-    ) -> None:
+    def __init__(self, inner: asyncio.Protocol) -> None:
         self.inner = inner
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side, server_name)
-        self._read, self._write = self._ssl.read, self._ssl.write
+        self._ssl: ssl.SSLObject = cast("ssl.SSLObject", None)
+        self._read: Callable[[int], bytes]
+        self._write: Callable[[Any], int]
         self._open = False  # the handshake is done
         self._ended = False  # the peer said close_notify: whatever becomes of the socket, all of it has come
         self._failure: Exception | None = None  # that ended it
         self._closing = False  # an end was said, by either side: what still comes is thrown away
 
-    # What those who use it add.
+    # What those who use it call and add.
+
+    def begin(self, context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None) -> None:
+        """Shake hands, once there is a socket; a client speaks first."""
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side, server_name)
+        self._read, self._write = self._ssl.read, self._ssl.write
+        if not server_side:
+            self._shake_hands()
 
     def handshaken(self) -> None:
         """The handshake is done; to be extended."""
@@ -54,10 +61,8 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
     # The socket's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected; who connected speaks first."""
+        """Connected."""
         self._transport = cast("asyncio.Transport", transport)
-        if not self._ssl.server_side:
-            self._shake_hands()
 
     def data_received(self, data: bytes) -> None:
         """Records, or parts of them."""

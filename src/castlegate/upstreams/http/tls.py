@@ -128,15 +128,22 @@ def _make(settings: ServiceTls, at: Place) -> ssl.SSLContext:
 class _Stream(TlsStream):
     """A connection to an instance, and who waits for its handshake."""
 
-    __slots__ = ("_certificates", "_instance", "opened")
+    __slots__ = ("_certificates", "_context", "_instance", "_name", "opened")
 
     def __init__(
         self, certificates: ServiceCertificates, context: ssl.SSLContext, inner: asyncio.Protocol, host: str, port: int
     ) -> None:
-        super().__init__(context, inner, server_side=False, server_name=certificates.name_of(host))
+        super().__init__(inner)
         self._certificates = certificates
+        self._context = context
+        self._name = certificates.name_of(host)
         self._instance = f"{host}:{port}"
         self.opened: Waiter[None] = Waiter()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        super().connection_made(transport)
+        self.begin(self._context, server_side=False, server_name=self._name)
 
     def handshaken(self) -> None:
         """It can be used."""
