@@ -128,8 +128,9 @@ class ServerConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """The instance sends no more; `connection_lost` follows, before which no call may be sent here."""
         self._ended = True
-        if self._call is None:
-            self._break(CallFailed(Kinds.NO_ANSWER, Outcome.UNKNOWN))
+        if self._call is None and not self.closed:
+            self.close()  # orderly, as TLS wants it
+            self._pool.forget(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed by the instance, or by us."""
