@@ -34,22 +34,42 @@ class RealKafka:
     kind = "real"
 
     def __init__(
-        self, overrides: Mapping[str, str] | None = None, *, quick: bool = True, log: Path | None = None
+        self,
+        overrides: Mapping[str, str] | None = None,
+        *,
+        quick: bool = True,
+        log: Path | None = None,
+        ports: tuple[int, int] | None = None,
+        heap: str = "1g",
+        start: bool = True,
+        cluster: str | None = None,
+        lasting: bool = False,
+        listeners: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        """Format storage, start, and wait until it answers; `overrides` are lines of server.properties."""
+        """Format storage, start, and wait until it answers; `overrides` are lines of server.properties.
+
+        `ports` are those of broker and controller; a node of several is formatted for its `cluster` and started later.
+        `listeners` are further ones: by name the port it listens on and the one that clients are told; that called SASL
+        wants a name and a password, the others are plain. A `lasting` one that is restarted by a test goes on after it.
+        """
+        self._lasting = lasting
         self._java = _java()
         self._libs = prepare_kafka()
         self._folder = Path(tempfile.mkdtemp(prefix="castlegate-kafka-"))
         self._remove_data = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._flags = ["-Xmx1g", *(_QUICK_START if quick else [])]
+        self._flags = [f"-Xmx{heap}", *(_QUICK_START if quick else [])]
         self._log = log
         self._properties = self._folder / "server.properties"
-        port, controller_port = free_port(), free_port()
+        port, controller_port = ports or (free_port(), free_port())
         self.port = port
         self.bootstrap = f"127.0.0.1:{port}"
-        self._properties.write_text(_properties(port, controller_port, self._folder / "data", overrides or {}))
-        self._format()
-        self._program = self._start()
+        settings = _properties(port, controller_port, self._folder / "data", listeners or {})
+        self._properties.write_text(
+            "".join(f"{key}={value}\n" for key, value in {**settings, **(overrides or {})}.items())
+        )
+        self._format(cluster or new_cluster_id())
+        if start:
+            self._program = self._start()
 
     @property
     def pid(self) -> int:
@@ -74,6 +94,10 @@ class RealKafka:
         self._program.kill()
         self._program = self._start()
 
+    def launch(self) -> None:
+        """Start and do not wait: the first of several nodes answers only when the others are there."""
+        self._program = self._launch()
+
     def freeze(self) -> None:
         """Stop it in its tracks: connections stay open, nothing answers."""
         self._program.freeze()
@@ -91,10 +115,7 @@ class RealKafka:
         log_level = "-Dorg.apache.logging.log4j.level=WARN"
         return [self._java, *self._flags, log_level, "-cp", f"{self._libs}/*", main, *arguments]
 
-    def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        # An id that starts with a dash would read as an option.
-        cluster = "k" + cluster[1:]
+    def _format(self, cluster: str) -> None:
         config = str(self._properties)
         with Program(
             self._command("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config), name="kafka format"
@@ -102,16 +123,24 @@ class RealKafka:
             if tool.wait(_START_S) != 0:
                 raise ProgramFailed(f"Kafka's storage could not be formatted; {tool.tail()}")
 
-    def _start(self) -> Program:
+    def _launch(self) -> Program:
         command = self._command("kafka.Kafka", str(self._properties))
-        program = Program(command, name=f"kafka on {self.port}", cwd=self._folder, log=self._log)
+        return Program(command, name=f"kafka on {self.port}", cwd=self._folder, log=self._log, lasting=self._lasting)
+
+    def _start(self) -> Program:
+        program = self._launch()
         try:
-            program.wait_for_port(self.port, timeout_s=_START_S)
-            program.wait_until(self._answers, "an answer to a metadata request", _START_S)
+            self.wait_answering(program)
         except BaseException:
             program.kill()
             raise
         return program
+
+    def wait_answering(self, program: Program | None = None) -> None:
+        """Wait until it answers."""
+        program = program or self._program
+        program.wait_for_port(self.port, timeout_s=_START_S)
+        program.wait_until(self._answers, "an answer to a metadata request", _START_S)
 
     def _answers(self) -> bool:
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
@@ -119,6 +148,11 @@ class RealKafka:
             return bool(admin.list_topics(timeout=2).brokers)
         except KafkaException:
             return False
+
+
+def new_cluster_id() -> str:
+    """As Kafka likes it; one that starts with a dash would read as an option."""
+    return "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
 
 
 def prepare_kafka() -> Path:
@@ -154,13 +188,20 @@ def _java() -> str:
     return java
 
 
-def _properties(port: int, controller_port: int, data: Path, overrides: Mapping[str, str]) -> str:
-    settings = {
+def _properties(
+    port: int, controller_port: int, data: Path, listeners: Mapping[str, tuple[int, int]]
+) -> dict[str, str]:
+    names = ["PLAINTEXT", "CONTROLLER", *listeners]
+    bound = [f"{name}://127.0.0.1:{own}" for name, (own, _) in listeners.items()]
+    told = [f"{name}://127.0.0.1:{advertised}" for name, (_, advertised) in listeners.items()]
+    protocols = [f"{name}:{'SASL_PLAINTEXT' if name == 'SASL' else 'PLAINTEXT'}" for name in names]
+    return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", f"CONTROLLER://127.0.0.1:{controller_port}", *bound]),
+        "advertised.listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", *told]),
+        "listener.security.protocol.map": ",".join(protocols),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(data),
@@ -174,6 +215,4 @@ def _properties(port: int, controller_port: int, data: Path, overrides: Mapping[
         # After a crash the controller lets nobody take over the dead broker's id before this has passed.
         "broker.session.timeout.ms": "5000",
         "broker.heartbeat.interval.ms": "500",
-        **overrides,
     }
-    return "".join(f"{key}={value}\n" for key, value in settings.items())

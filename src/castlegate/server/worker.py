@@ -58,8 +58,10 @@ class Worker:
         if self._draining:
             return Readiness(False, "draining")
         engine = self._generation.engine
-        if engine is None or engine.state.ready:
+        if engine is None:
             return Readiness(True)
+        if engine.state.ready:
+            return Readiness(True, engine.state.reason)
         document = self._generation.document
         http = any(
             route.call is not None and document.services[route.call.partition(".")[0]].http is not None

@@ -6,7 +6,8 @@ link, topics, mailboxes) and opens and closes the gates accordingly; the parts d
     starting ──look──▶ up ──all connections broke──▶ suspect ──look──▶ up or down
         └──look fails──▶ down ──look──▶ up
 
-A look that fails out of the blue, with no suspicion, makes the link suspect first: one slow answer is no outage.
+Looks that fail out of the blue, while all connections stand, make the link suspect only after a while: brokers that
+stall for some seconds lose nothing, since records wait in the producers for as long as somebody waits for the answer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
-from castlegate.upstreams.kafka.pending import UNKNOWN, Pending
+from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
 from castlegate.upstreams.kafka.producers import Producers, end
 from castlegate.upstreams.kafka.refusals import refused_settings
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
@@ -44,6 +45,7 @@ _START_S = 0.5  # how long start() waits for brokers that may be there,
 _SETUP_S = 3.0  # and for those that are, while topics are made
 _LOOK_SOON_S = 0.5  # between looks that refusals and timeouts ask for
 _DOUBT_S = 5.0  # between full looks that failed records ask for
+_SILENCE_S = 3.0  # how long looks may fail with all connections standing: the first has waited for 2 s before
 _DRAIN_STEP_S = 0.01
 _FLUSH_S = 0.2  # at least, whatever is left of the grace
 _REREAD_SLACK_S = 5.0  # for clocks of services that differ from ours
@@ -79,8 +81,8 @@ class Engine:
         self._reread = longest_timeout + _REREAD_SLACK_S
         # Two workers of an instance take neighbouring partitions; instances begin anywhere.
         self._pick = zlib.crc32(instance.encode()) + slot
-        tag = os.urandom(8).hex().encode()
-        self.pending = Pending(limit=settings.max_pending, tag=tag, first=random.SystemRandom().getrandbits(48))
+        tag = os.urandom(TAG_DIGITS // 2).hex().encode()
+        self.pending = Pending(limit=settings.max_pending, tag=tag, first=random.SystemRandom().getrandbits(32))
         self.metrics = Metrics(registry, self.pending)
         self._clients = Clients(settings, client_id=f"{name}-{instance}-{slot}", longest_timeout=longest_timeout)
         self.producers = Producers(
@@ -119,6 +121,7 @@ class Engine:
         self._mailboxes: dict[str, Mailbox] = {}
         self._reason = "no broker has answered yet"
         self._looked_at = 0.0
+        self._silent_since: float | None = None
         self._doubted_at = 0.0
         self._publishers: dict[str, Publisher] = {}
         self._making: set[str] = set()  # producers that the watch is to make
@@ -315,6 +318,7 @@ class Engine:
         self._refresh()
 
     def _seen_reachable(self, look: Look) -> None:
+        self._silent_since = None
         if look.number == self._watch.number:
             if self.link is Link.DOWN:
                 log.warning("kafka brokers answer again")
@@ -337,7 +341,11 @@ class Engine:
     def _seen_unreachable(self, look: Look) -> None:
         self._reason = look.reason
         if self.link is Link.UP:
-            self.link = Link.SUSPECT
+            now = self._loop.time()
+            if self._silent_since is None:
+                self._silent_since = now
+            if now - self._silent_since >= _SILENCE_S:
+                self.link = Link.SUSPECT
             self._watch.look_again()
             return
         if self.link is not Link.DOWN:
