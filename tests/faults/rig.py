@@ -47,7 +47,7 @@ class Rig:
     async def answered(self, path: str = "/plain", within: float = 20.0) -> float:
         """Ask until there is an answer; how long that took."""
         began = time.monotonic()
-        while (seen := await self.ask(path)).status != 200:
+        while (seen := await self.ask(path)).outcome != "ok":
             took = time.monotonic() - began
             assert took < within, f"{seen} after {took:.1f} s\n{self.gateway.program.tail()}"
             await asyncio.sleep(_STEP_S)
@@ -141,28 +141,30 @@ async def gateway_for(
     answer_within: str = "10s",
     ready: bool = True,
 ) -> AsyncIterator[Rig]:
-    """A gateway and its service on topics of their own; not `ready`: nothing of the broker is needed or waited for."""
-    service = None
+    """A gateway and its service on topics of their own; not `ready`: nothing of the broker is needed or waited for.
+
+    What stands as `service` in the end is ended with it.
+    """
+    own = service_bootstrap or bootstrap
     with Origin() as origin:
+        config = routes(name, origin.port, {"bootstrap": bootstrap, **(kafka or {})}, timeout=answer_within)
+        service = None
         if ready:
-            await asyncio.to_thread(create_topics, service_bootstrap or bootstrap, {f"{name}.events": 4})
-            service = await asyncio.to_thread(plain_service, service_bootstrap or bootstrap, folder, name)
+            await asyncio.to_thread(create_topics, own, {f"{name}.events": 4})
+            service = await asyncio.to_thread(plain_service, own, folder, name)
+        gateway = await asyncio.to_thread(Gateway, folder, config)
+        rig = Rig(gateway, service, origin, name)
         try:
-            config = routes(name, origin.port, {"bootstrap": bootstrap, **(kafka or {})}, timeout=answer_within)
-            gateway = await asyncio.to_thread(Gateway, folder, config)
-            rig = Rig(gateway, service, origin, name)
-            try:
-                if ready:
-                    await rig.until(lambda: gateway.readiness()[0] == 200, "readiness")
-                    await rig.answered()
-                yield rig
-            finally:
-                await rig.load.__aexit__()
-                status = await asyncio.to_thread(gateway.stop)
-            assert status == 0, gateway.program.tail()
+            if ready:
+                await rig.until(lambda: gateway.readiness()[0] == 200, "readiness")
+                await rig.answered()
+            yield rig
         finally:
-            if rig_service := service:
-                await asyncio.to_thread(rig_service.program.terminate)
+            await rig.load.__aexit__()
+            status = await asyncio.to_thread(gateway.stop)
+            if rig.service is not None:
+                await asyncio.to_thread(rig.service.program.terminate)
+        assert status == 0, gateway.program.tail()
 
 
 def plain_service(bootstrap: str, folder: Path, name: str) -> Service:

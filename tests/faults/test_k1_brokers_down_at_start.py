@@ -13,7 +13,6 @@ async def test_without_brokers_http_is_served_and_kafka_is_refused_at_once_until
 ) -> None:
     await asyncio.to_thread(create_topics, faulty_kafka.bootstrap, {f"{name}.script": 4, f"{name}.events": 4})
     faulty_kafka.kill()
-    service = None
     try:
         async with (
             gateway_for(faulty_kafka.bootstrap, tmp_path, name, ready=False) as rig,
@@ -31,12 +30,10 @@ async def test_without_brokers_http_is_served_and_kafka_is_refused_at_once_until
                 assert str(faulty_kafka.port) not in seen.body.decode()
             assert (await rig.ask("/http")).body == b"ok"
             await asyncio.to_thread(faulty_kafka.restart)
-            service = await asyncio.to_thread(plain_service, faulty_kafka.bootstrap, tmp_path, name)
+            rig.service = await asyncio.to_thread(plain_service, faulty_kafka.bootstrap, tmp_path, name)
             await rig.answered(within=10)
             assert (await rig.ask("/events")).status == 202
             await rig.until(lambda: rig.gateway.readiness()[0] == 200, "readiness")
             assert rig.count("kafka_up") == 1
     finally:
         await asyncio.to_thread(faulty_kafka.restart)
-        if service is not None:
-            service.program.terminate()

@@ -23,7 +23,8 @@ class Gateway:
         path = folder / "gateway.yaml"
         listen = "" if "listen:" in config else "listen: 127.0.0.1:0\n"
         path.write_text(f"{listen}admin: 127.0.0.1:0\naccess_log: {self.access_log}\n{config}")
-        self.program = Program([sys.executable, "-m", "castlegate.cli.main", "run", path], name="castlegate")
+        command = [sys.executable, "-m", "castlegate.cli.main", "run", path]
+        self.program = Program(command, name="castlegate", log=folder / "castlegate.log")
         found = self.program.wait_for_line(_LISTENS)
         self.port, self.admin = int(found[1]), int(found[2])
         self.program.wait_until(lambda: self._status("/health") == 200, "an answer of /health")

@@ -44,7 +44,7 @@ from castlegate.wire.timer import Timer
 _START_S = 0.5  # how long start() waits for brokers that may be there,
 _SETUP_S = 3.0  # and for those that are, while topics are made
 _LOOK_SOON_S = 0.5  # between looks that refusals and timeouts ask for
-_DOUBT_S = 5.0  # between full looks that failed records ask for
+_DOUBT_S = 2.0  # between full looks that failed records and topics that change ask for
 _SILENCE_S = 3.0  # how long looks may fail with all connections standing: the first has waited for 2 s before
 _DRAIN_STEP_S = 0.01
 _FLUSH_S = 0.2  # at least, whatever is left of the grace
@@ -84,7 +84,12 @@ class Engine:
         tag = os.urandom(TAG_DIGITS // 2).hex().encode()
         self.pending = Pending(limit=settings.max_pending, tag=tag, first=random.SystemRandom().getrandbits(32))
         self.metrics = Metrics(registry, self.pending)
-        self._clients = Clients(settings, client_id=f"{name}-{instance}-{slot}", longest_timeout=longest_timeout)
+        self._clients = Clients(
+            settings,
+            client_id=f"{name}-{instance}-{slot}",
+            longest_timeout=longest_timeout,
+            on_partitions=lambda: self._tell(self._doubt_topics),
+        )
         self.producers = Producers(
             self._clients,
             linger_above=settings.linger_above,
@@ -123,6 +128,7 @@ class Engine:
         self._looked_at = 0.0
         self._silent_since: float | None = None
         self._doubted_at = 0.0
+        self._doubting: asyncio.TimerHandle | None = None
         self._publishers: dict[str, Publisher] = {}
         self._making: set[str] = set()  # producers that the watch is to make
         self._limit = RateLimit()
@@ -183,6 +189,8 @@ class Engine:
         """Refuse what is new, wait for replies and acknowledgements for up to `grace` seconds, close everything."""
         self.stopping = True
         self.gates.refresh()
+        if self._doubting is not None:
+            self._doubting.cancel()
         if not self._started:
             return
         end_at = self._loop.time() + grace
@@ -215,6 +223,7 @@ class Engine:
             {*self.gates.topics, *(b.topic for b in self._mailboxes.values() if not b.owned)}
         )
         self._watch.owned = {box.topic: box.owned for box in self._mailboxes.values() if box.owned}
+        self._watch.reads = frozenset(self._mailboxes).difference(self.gates.topics)
         self._inbox.correlation = {box.topic: box.correlation for box in self._mailboxes.values()}
         self._watch.look_again()
         return gate
@@ -240,10 +249,16 @@ class Engine:
             self._watch.look_again()
 
     def _doubt_topics(self) -> None:
-        """A record could not be delivered for want of its topic."""
-        if self._loop.time() - self._doubted_at > _DOUBT_S:
-            self._doubted_at = self._loop.time()
-            self._watch.look_again(doubtful=True)
+        """A record could not be delivered for want of its topic, or a client has seen that one has changed."""
+        if self._doubting is None and not self.stopping:
+            # Later if need be, but surely: the second of two changes must not go unseen because of the first.
+            begin = max(self._loop.time(), self._doubted_at + _DOUBT_S)
+            self._doubting = self._loop.call_at(begin, self._doubt_now)
+
+    def _doubt_now(self) -> None:
+        self._doubting = None
+        self._doubted_at = self._loop.time()
+        self._watch.look_again(doubtful=True)
 
     # What threads tell.
 

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from castlegate.errors import CallFailed, Kinds
 from castlegate.telemetry.metrics import Counter, Family
 from castlegate.upstreams.kafka.client import Clients, log
-from castlegate.upstreams.kafka.delivery import not_sent, refused, undelivered
+from castlegate.upstreams.kafka.delivery import TOPIC_KINDS, not_sent, refused, undelivered
 from castlegate.upstreams.kafka.dialects.dialect import SentHeaders
 
 LINGER_MS = 1.0
@@ -93,7 +93,10 @@ class Producers:
         except KafkaException as failure:
             error_ = failure.args[0]
             self._failures.child(error_.name().lower()).value += 1
-            raise refused(error_) from failure
+            refusal = refused(error_)
+            if refusal.kind in TOPIC_KINDS:
+                self._on_topic_lost()
+            raise refusal from failure
         if self._tick is None:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
 
@@ -112,7 +115,7 @@ class Producers:
             for reported, error in failed:
                 self._failures.child(error.name().lower()).value += 1
                 failure = undelivered(error)
-                if failure.kind is Kinds.TOPIC_MISSING:
+                if failure.kind in TOPIC_KINDS:
                     self._on_topic_lost()
                 reported.fail(failure)
 

@@ -78,7 +78,9 @@ def test_settings_for_security_and_tuning_are_taken() -> None:
 
 def test_what_operators_give_goes_over_our_defaults_and_under_our_promises() -> None:
     settings = Kafka(bootstrap="a:1", librdkafka={"reconnect.backoff.max.ms": 9, "acks": "0"}, max_record=5000)
-    config = Clients(settings, client_id="c", longest_timeout=12.5).producer("x", 0.5, lambda _: None)
+    config = Clients(settings, client_id="c", longest_timeout=12.5, on_partitions=lambda: None).producer(
+        "x", 0.5, lambda _: None
+    )
     assert config["reconnect.backoff.max.ms"] == 9
     assert (config["acks"], config["message.timeout.ms"], config["message.max.bytes"]) == ("all", 12500, 5000)
 
