@@ -18,7 +18,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -40,6 +40,8 @@ from castlegate.upstreams.kafka.topics import Order, Presence
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
 from castlegate.wire.timer import Timer
+
+T = TypeVar("T")
 
 _START_S = 0.5  # how long start() waits for brokers that may be there,
 _SETUP_S = 3.0  # and for those that are, while topics are made
@@ -97,6 +99,7 @@ class Engine:
             failures=self.metrics.failures,
             on_error=self._on_error("requests"),
             on_topic_lost=self._doubt_topics,
+            on_alone_wanted=self._want_alone,
         )
         self._events = Events(self._clients, self._tell, self._on_error("events"), self._doubt_topics)
         self._inbox = Inbox(
@@ -378,28 +381,25 @@ class Engine:
             return
         if not self.producers.ready and "requests" not in self._making:
             self._making.add("requests")
-            self._watch.do(self._make_requests)
+            self._watch.do(lambda: self._make("requests", self.producers.make, self.producers.use))
         if self._publishers and not self._events.ready and "events" not in self._making:
             self._making.add("events")
-            self._watch.do(self._make_events)
+            self._watch.do(lambda: self._make("events", self._events.make, self._events.use))
 
-    def _make_requests(self) -> None:
+    def _want_alone(self) -> None:
+        if not self.stopping and "alone" not in self._making:
+            self._making.add("alone")
+            self._watch.do(lambda: self._make("alone", self.producers.make_alone, self.producers.use_alone))
+
+    def _make(self, which: str, make: Callable[[], T], use: Callable[[T], object]) -> None:
+        """In the watch's thread."""
         try:
-            pair = self.producers.make()
+            made = make()
         except KafkaException as failure:
             reason = failure.args[0].str()
-            self._tell(lambda: self._made("requests", reason))
+            self._tell(lambda: self._made(which, reason))
             return
-        self._tell(lambda: self._made("requests", "", lambda: self.producers.use(pair)))
-
-    def _make_events(self) -> None:
-        try:
-            producer = self._events.make()
-        except KafkaException as failure:
-            reason = failure.args[0].str()
-            self._tell(lambda: self._made("events", reason))
-            return
-        self._tell(lambda: self._made("events", "", lambda: self._events.use(producer)))
+        self._tell(lambda: self._made(which, "", lambda: use(made)))
 
     def _made(self, which: str, failure: str, use: Callable[[], object] | None = None) -> None:
         self._making.discard(which)

@@ -15,7 +15,7 @@ from castlegate.message import Call, Caller, Reply
 from castlegate.upstreams.kafka.client import log
 from castlegate.upstreams.kafka.context import Forwarding, add_context, said_by_endpoint
 from castlegate.upstreams.kafka.delivery import not_sent
-from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, Value
+from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, SentHeaders, Value
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
 from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
@@ -32,6 +32,7 @@ _DIALECTS: dict[str, type[Nest] | type[FastStream] | type[Plain]] = {
     "plain": Plain,
 }
 _DEFAULT = KafkaOperation()
+_NO_HEADERS: SentHeaders = []
 
 
 class KafkaUpstream:
@@ -106,6 +107,7 @@ class Operation:
         finally:
             timer.remove(sink, deadline)
             pending.close(correlation_id)
+            sink.done = True
 
     def _send(self, call: Call, correlation_id: bytes, sink: LastValue, now: float, deadline: float) -> None:
         address = self._mailbox.address
@@ -116,6 +118,7 @@ class Operation:
             forwarded = self._forwarding.of(call) if self._forwarding is not None else []
             headers = [*forwarded, *said_by_endpoint(call), *headers]
         add_context(headers, call, now, deadline)
+        sink.headers = headers
         self._producers.send(self._topic, value, call.key, headers, sink, len(self._pending))
         self._produced.value += 1
 
@@ -123,13 +126,14 @@ class Operation:
 class LastValue:
     """The sink of a call that wants one reply: of several values, the last."""
 
-    __slots__ = ("_decode", "_engine", "_value", "done", "waiter")
+    __slots__ = ("_decode", "_engine", "_value", "done", "headers", "waiter")
 
     def __init__(self, dialect: Dialect, engine: Engine) -> None:
         self._decode = dialect.decode
         self._engine = engine
         self._value: Reply | None = None
         self.done = False
+        self.headers: SentHeaders = _NO_HEADERS
         self.waiter: Waiter[Reply] = Waiter()
 
     def feed(self, headers: ReceivedHeaders, value: bytes | None) -> str:
@@ -159,9 +163,8 @@ class LastValue:
 
     def on_report(self, error: KafkaError | None, message: Message) -> None:
         """The record could not be delivered: from within a poll, so no more than noted here."""
-        del message
         if error is not None:
-            self._engine.producers.failed.append((self, error))
+            self._engine.producers.failed.append((self, error, message))
 
     def fail(self, error: CallFailed) -> None:
         """There will be no reply."""

@@ -118,8 +118,17 @@ def test_lines_of_a_kind_are_written_once_in_a_while_and_the_others_counted() ->
 
 
 def test_librdkafkas_log_is_ours_but_for_settings_of_other_clients(caplog: pytest.LogCaptureFixture) -> None:
-    client_log = ClientLog()
+    changed: list[None] = []
+    client_log = ClientLog(lambda: changed.append(None))
     client_log.log(30, "%s [%s] %s", "CONFWARN", "c", "fetch.max.bytes will be ignored by this producer instance")
     client_log.log(40, "%s [%s] %s", "FAIL", "c", "connection refused")
     client_log.log(40, "%s [%s] %s", "FAIL", "c", "connection refused")
     assert caplog.messages == ["FAIL [c] connection refused"]
+
+
+def test_a_topic_that_has_changed_is_told_of_by_librdkafkas_log() -> None:
+    changed: list[None] = []
+    client_log = ClientLog(lambda: changed.append(None))
+    for facility in ("FAIL", "PARTCNT", "PARTCNT", "GETPID"):
+        client_log.log(20, "%s [%s] ", facility, "client", "text")
+    assert len(changed) == 2, "each time, however few of its lines are written"
