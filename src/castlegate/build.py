@@ -112,8 +112,10 @@ class Generation:
 
     def readiness(self) -> Readiness:
         """Ready while at least one route can be served."""
-        if self.engine is None or self.engine.state.ready:
+        if self.engine is None:
             return Readiness(True)
+        if self.engine.state.ready:
+            return Readiness(True, self.engine.state.reason)
         services = self.document.services
         http = any(
             route.call is not None and services[route.call.partition(".")[0]].http is not None

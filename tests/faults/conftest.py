@@ -8,9 +8,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from tests.testbeds.gateway import Gateway
+from tests.testbeds.kafka import RealKafka
 from tests.testbeds.wire import Client, Origin
 
 PLAIN = b"GET /plain HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -117,3 +119,24 @@ def attack(tmp_path: Path, origin: Origin) -> Iterator[Attack]:
         finally:
             for gateway in running:
                 gateway.program.kill()
+
+
+@pytest.fixture(scope="package")
+def faulty_kafka() -> Iterator[RealKafka]:
+    """A real Kafka that may be treated badly: whoever does so restarts or thaws it."""
+    broker = RealKafka(lasting=True)
+    yield broker
+    broker.discard()
+
+
+@pytest.fixture
+def name() -> str:
+    """Of a service and topics that nobody else uses."""
+    return f"s{uuid4().hex[:8]}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--kafka") == "embedded":
+        unwanted = [item for item in items if "faulty_kafka" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]

@@ -55,7 +55,8 @@ def gateway(
     del nest_service, faststream_service
     create_topics(broker.bootstrap, {"events.seen": 4})
     gateway = Gateway(tmp_path_factory.mktemp("gateway"), f'kafka: "{broker.bootstrap}"\n{ROUTES}')
-    gateway.program.wait_until(lambda: gateway.readiness()[1] == {"status": "ready", "reason": ""}, "readiness")
+    gateway.program.wait_until(lambda: gateway.readiness()[0] == 200, "readiness")
+    assert gateway.readiness()[1] == {"status": "degraded", "reason": "topic nest.not-there does not exist"}
     yield gateway
     assert gateway.stop() == 0
 

@@ -40,8 +40,9 @@ class Responder:
 
     def __init__(self, bootstrap: str, topics: Iterable[str], ledger: Path | None) -> None:
         self._ledger = ledger
-        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "message.max.bytes": 20_000_000})
-        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "plain", "enable.auto.commit": False})
+        client = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 500}  # back soon after a broker's fault
+        self._producer = Producer({**client, "linger.ms": 0, "message.max.bytes": 20_000_000})
+        self._consumer = Consumer({**client, "group.id": "plain", "enable.auto.commit": False})
         self._due: list[tuple[float, int, Message, Reply]] = []
         self._number = itertools.count()
         # By hand and from the start: no group to join, and no request missed that came before.

@@ -25,7 +25,7 @@ class Gateway:
         self.path = folder / "gateway.yaml"
         self.rewrite(config)
         assert_in_schema(self.path)
-        self.program = Program(self.command(self.path), name="castlegate", env=env)
+        self.program = Program(self.command(self.path), name="castlegate", env=env, log=folder / "castlegate.log")
         found = self.program.wait_for_line(_LISTENS)
         self.port, self.admin = int(found[1]), int(found[2])
         self.program.wait_until(lambda: self._status("/health") == 200, "an answer of /health")

@@ -38,27 +38,40 @@ class RealKafka:
         overrides: Mapping[str, str] | None = None,
         *,
         listeners: Iterable[str] = (),
+        relayed: Mapping[str, tuple[int, int]] | None = None,
         quick: bool = True,
         log: Path | None = None,
+        ports: tuple[int, int] | None = None,
+        heap: str = "1g",
+        start: bool = True,
+        cluster: str | None = None,
+        lasting: bool = False,
     ) -> None:
-        """Format storage, start, and wait until it answers; `overrides` are lines of server.properties, `listeners`
-        protocols such as SSL that it speaks on ports of their own, see `ports`.
+        """Format storage, start, and wait until it answers; `overrides` are lines of server.properties.
+
+        `listeners` are protocols such as SSL that it speaks on ports of their own, see `ports`. `relayed` ones are
+        plain, and SASL's with a name and a password: by name the port it listens on and the one that clients are told.
+        `ports` are those of broker and controller; a node of several is formatted for its `cluster` and started later.
+        A `lasting` one that is restarted by a test goes on after it.
         """
+        self._lasting = lasting
         self._java = find_java()
         self._libs = prepare_kafka()
         self._folder = Path(tempfile.mkdtemp(prefix="castlegate-kafka-"))
         self._remove_data = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._flags = ["-Xmx1g", *(QUICK_START if quick else [])]
+        self._flags = [f"-Xmx{heap}", *(QUICK_START if quick else [])]
         self._log = log
         self._properties = self._folder / "server.properties"
-        port, controller_port = free_port(), free_port()
+        port, controller_port = ports or (free_port(), free_port())
         self.port = port
         self.bootstrap = f"127.0.0.1:{port}"
         self.ports = {protocol: free_port() for protocol in listeners}
-        clients = {"PLAINTEXT": port, **self.ports}
-        self._properties.write_text(_properties(clients, controller_port, self._folder / "data", overrides or {}))
-        self._format()
-        self._program = self._start()
+        own = {"PLAINTEXT": port, **self.ports}
+        settings = _properties(own, relayed or {}, controller_port, self._folder / "data") | dict(overrides or {})
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        self._format(cluster or new_cluster_id())
+        if start:
+            self._program = self._start()
 
     @property
     def pid(self) -> int:
@@ -83,6 +96,10 @@ class RealKafka:
         self._program.kill()
         self._program = self._start()
 
+    def launch(self) -> None:
+        """Start and do not wait: the first of several nodes answers only when the others are there."""
+        self._program = self._launch()
+
     def freeze(self) -> None:
         """Stop it in its tracks: connections stay open, nothing answers."""
         self._program.freeze()
@@ -100,10 +117,7 @@ class RealKafka:
         log_level = "-Dorg.apache.logging.log4j.level=WARN"
         return [self._java, *self._flags, log_level, "-cp", f"{self._libs}/*", main, *arguments]
 
-    def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        # An id that starts with a dash would read as an option.
-        cluster = "k" + cluster[1:]
+    def _format(self, cluster: str) -> None:
         config = str(self._properties)
         with Program(
             self._command("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config), name="kafka format"
@@ -111,16 +125,24 @@ class RealKafka:
             if tool.wait(_START_S) != 0:
                 raise ProgramFailed(f"Kafka's storage could not be formatted; {tool.tail()}")
 
-    def _start(self) -> Program:
+    def _launch(self) -> Program:
         command = self._command("kafka.Kafka", str(self._properties))
-        program = Program(command, name=f"kafka on {self.port}", cwd=self._folder, log=self._log)
+        return Program(command, name=f"kafka on {self.port}", cwd=self._folder, log=self._log, lasting=self._lasting)
+
+    def _start(self) -> Program:
+        program = self._launch()
         try:
-            program.wait_for_port(self.port, timeout_s=_START_S)
-            program.wait_until(self._answers, "an answer to a metadata request", _START_S)
+            self.wait_answering(program)
         except BaseException:
             program.kill()
             raise
         return program
+
+    def wait_answering(self, program: Program | None = None) -> None:
+        """Wait until it answers."""
+        program = program or self._program
+        program.wait_for_port(self.port, timeout_s=_START_S)
+        program.wait_until(self._answers, "an answer to a metadata request", _START_S)
 
     def _answers(self) -> bool:
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
@@ -128,6 +150,11 @@ class RealKafka:
             return bool(admin.list_topics(timeout=2).brokers)
         except KafkaException:
             return False
+
+
+def new_cluster_id() -> str:
+    """As Kafka likes it; one that starts with a dash would read as an option."""
+    return "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
 
 
 def prepare_kafka() -> Path:
@@ -169,15 +196,20 @@ def find_java() -> str:
     return java
 
 
-def _properties(clients: Mapping[str, int], controller_port: int, data: Path, overrides: Mapping[str, str]) -> str:
-    listeners = ",".join(f"{protocol}://127.0.0.1:{port}" for protocol, port in clients.items())
-    settings = {
+def _properties(
+    own: Mapping[str, int], relayed: Mapping[str, tuple[int, int]], controller_port: int, data: Path
+) -> dict[str, str]:
+    bound = {**own, **{name: port for name, (port, _) in relayed.items()}}
+    told = {**own, **{name: port for name, (_, port) in relayed.items()}}
+    protocols = {name: name for name in own} | {"CONTROLLER": "PLAINTEXT"}
+    protocols |= {name: "SASL_PLAINTEXT" if name == "SASL" else "PLAINTEXT" for name in relayed}
+    return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": listeners,
-        "listener.security.protocol.map": ",".join([f"{name}:{name}" for name in clients] + ["CONTROLLER:PLAINTEXT"]),
+        "listeners": _addresses({**bound, "CONTROLLER": controller_port}),
+        "advertised.listeners": _addresses(told),
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(data),
@@ -191,6 +223,8 @@ def _properties(clients: Mapping[str, int], controller_port: int, data: Path, ov
         # After a crash the controller lets nobody take over the dead broker's id before this has passed.
         "broker.session.timeout.ms": "5000",
         "broker.heartbeat.interval.ms": "500",
-        **overrides,
     }
-    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())

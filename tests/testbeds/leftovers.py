@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.testbeds.processes import lasting_programs
+
 _GRACE_S = 3.0  # librdkafka closes its sockets in threads of its own
 _POLL_S = 0.02
 _HARMLESS = ("/dev/null", "/dev/urandom")
@@ -50,9 +52,14 @@ async def left_in_loop_since(before: Holdings) -> list[str]:
 
 def _more_than(before: Holdings) -> list[str]:
     now = Holdings.now()
+    pids, outputs = lasting_programs()
     # A socket or pipe has its inode in its name: another one under an old number is found too.
-    found = [f"descriptor {number}: {what}" for number, what in sorted(now.descriptors - before.descriptors)]
-    return found + [f"child process {pid}: {_command(pid)}" for pid in sorted(now.children - before.children)]
+    found = [
+        f"descriptor {number}: {what}"
+        for number, what in sorted(now.descriptors - before.descriptors)
+        if number not in outputs
+    ]
+    return found + [f"child process {pid}: {_command(pid)}" for pid in sorted(now.children - before.children - pids)]
 
 
 def _descriptors() -> list[tuple[int, str]]:

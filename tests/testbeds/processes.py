@@ -42,9 +42,14 @@ class Program:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        lasting: bool = False,
     ) -> None:
-        """Start `command`; `env` is added to this process's own, `log` gets everything it prints."""
+        """Start `command`; `env` is added to this process's own, `log` gets everything it prints.
+
+        A `lasting` one may be started in one test and go on in the next: its owner ends it.
+        """
         self.command = [str(word) for word in command]
+        self.lasting = lasting
         self.name = name or Path(self.command[0]).name
         self.log = log
         self._lines: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
@@ -211,6 +216,13 @@ class Program:
         with self._news:
             self._closed = True
             self._news.notify_all()
+
+
+def lasting_programs() -> tuple[set[int], set[int]]:
+    """The process ids of those that may outlive a test, and the descriptors that their output is read from."""
+    lasting = [program for program in _live if program.lasting]
+    outputs = {program._process.stdout.fileno() for program in lasting if program._process.stdout is not None}
+    return {program.pid for program in lasting}, outputs
 
 
 def free_port() -> int:

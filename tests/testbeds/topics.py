@@ -10,10 +10,20 @@ from confluent_kafka.cimpl import NewTopic
 _POLL_S = 0.05
 
 
-def create_topics(bootstrap: str, partitions: Mapping[str, int], timeout_s: float = 30.0) -> None:
+def create_topics(
+    bootstrap: str,
+    partitions: Mapping[str, int],
+    timeout_s: float = 30.0,
+    *,
+    replication: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> None:
     """Create each topic with so many partitions, and wait for their leaders; one that exists stays as it is."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    wanted = [NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()]
+    wanted = [
+        NewTopic(name, num_partitions=count, replication_factor=replication, config=dict(settings or {}))
+        for name, count in partitions.items()
+    ]
     for done in admin.create_topics(wanted, operation_timeout=timeout_s, request_timeout=timeout_s).values():
         try:
             done.result()

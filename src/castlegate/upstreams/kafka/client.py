@@ -55,8 +55,17 @@ def _ignore(_error: KafkaError) -> None:
 class Clients:
     """Makes the settings of each client that an engine needs."""
 
-    def __init__(self, settings: Kafka, *, client_id: str, longest_timeout: float) -> None:
+    def __init__(
+        self,
+        settings: Kafka,
+        *,
+        client_id: str,
+        longest_timeout: float,
+        on_partitions: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_partitions` is called, in any thread, when a topic in use was seen to have grown or gone."""
         self._settings = settings
+        self._on_partitions = on_partitions
         self._client_id = client_id
         self._longest_timeout = longest_timeout
 
@@ -117,7 +126,7 @@ class Clients:
             **ours,
             "bootstrap.servers": self._settings.bootstrap,
             "allow.auto.create.topics": False,
-            "logger": ClientLog(),
+            "logger": ClientLog(self._on_partitions),
         }
 
 
@@ -144,13 +153,17 @@ class RateLimit:
 class ClientLog:
     """Takes librdkafka's log lines (called by whoever polls the client) and writes few of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_partitions: Callable[[], None]) -> None:
         self._limit = RateLimit()
+        self._on_partitions = on_partitions
 
     def log(self, level: int, template: str, facility: str, client: str, text: str) -> None:
         """One line."""
         if facility == "CONFWARN" and "will be ignored by this" in text:
             return  # operators' settings go to producers and consumers alike
+        if facility == "PARTCNT":
+            # A consumer that is assigned by hand is told of a deleted topic in no other way (librdkafka 2.12).
+            self._on_partitions()
         left_out = self._limit.admit(facility)
         if left_out is not None:
             more = f" ({left_out} more like it)" if left_out else ""

@@ -17,6 +17,8 @@ _FORBIDDEN = (
     KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION,
 )  # fmt: skip
 
+# What a look at the topics would explain.
+TOPIC_KINDS = frozenset((Kinds.TOPIC_MISSING, Kinds.NOT_PERMITTED))
 _DETAILS = {
     Kinds.RECORD_TOO_LARGE: "The message is larger than the broker takes.",
     Kinds.TOPIC_MISSING: "The service's topic does not exist.",

@@ -6,7 +6,8 @@ link, topics, mailboxes) and opens and closes the gates accordingly; the parts d
     starting ──look──▶ up ──all connections broke──▶ suspect ──look──▶ up or down
         └──look fails──▶ down ──look──▶ up
 
-A look that fails out of the blue, with no suspicion, makes the link suspect first: one slow answer is no outage.
+Looks that fail out of the blue, while all connections stand, make the link suspect only after a while: brokers that
+stall for some seconds lose nothing, since records wait in the producers for as long as somebody waits for the answer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -31,7 +32,7 @@ from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
-from castlegate.upstreams.kafka.pending import UNKNOWN, Pending
+from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
 from castlegate.upstreams.kafka.producers import Producers, end
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.upstreams.kafka.streams import Flows, interrupt
@@ -40,10 +41,13 @@ from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
 from castlegate.wire.timer import Timer
 
+T = TypeVar("T")
+
 _START_S = 0.5  # how long start() waits for brokers that may be there,
 _SETUP_S = 3.0  # and for those that are, while topics are made
 _LOOK_SOON_S = 0.5  # between looks that refusals and timeouts ask for
-_DOUBT_S = 5.0  # between full looks that failed records ask for
+_DOUBT_S = 2.0  # between full looks that failed records and topics that change ask for
+_SILENCE_S = 3.0  # how long looks may fail with all connections standing: the first has waited for 2 s before
 _DRAIN_STEP_S = 0.01
 _FLUSH_S = 0.2  # at least, whatever is left of the grace
 _REREAD_SLACK_S = 5.0  # for clocks of services that differ from ours
@@ -77,11 +81,16 @@ class Engine:
         self._reread = longest_timeout + _REREAD_SLACK_S
         # Two workers of an instance take neighbouring partitions; instances begin anywhere.
         self._pick = zlib.crc32(instance.encode()) + slot
-        tag = os.urandom(8).hex().encode()
-        self.pending = Pending(limit=settings.max_pending, tag=tag, first=random.SystemRandom().getrandbits(48))
+        tag = os.urandom(TAG_DIGITS // 2).hex().encode()
+        self.pending = Pending(limit=settings.max_pending, tag=tag, first=random.SystemRandom().getrandbits(32))
         self.metrics = Metrics(registry, self.pending)
         self.flows = Flows(settings.streams, timer, self.pending, self.metrics.streams)
-        self._clients = Clients(settings, client_id=f"{name}-{instance}-{slot}", longest_timeout=longest_timeout)
+        self._clients = Clients(
+            settings,
+            client_id=f"{name}-{instance}-{slot}",
+            longest_timeout=longest_timeout,
+            on_partitions=lambda: self._tell(self._doubt_topics),
+        )
         self.producers = Producers(
             self._clients,
             linger_above=settings.linger_above,
@@ -89,6 +98,7 @@ class Engine:
             failures=self.metrics.failures,
             on_error=self._on_error("requests"),
             on_topic_lost=self._doubt_topics,
+            on_alone_wanted=self._want_alone,
         )
         self._events = Events(self._clients, self._tell, self._on_error("events"), self._doubt_topics)
         self._inbox = Inbox(
@@ -118,7 +128,9 @@ class Engine:
         self._mailboxes: dict[str, Mailbox] = {}
         self._reason = "no broker has answered yet"
         self._looked_at = 0.0
+        self._silent_since: float | None = None
         self._doubted_at = 0.0
+        self._doubting: asyncio.TimerHandle | None = None
         self._publishers: dict[str, Publisher] = {}
         self._making: set[str] = set()  # producers that the watch is to make
         self._limit = RateLimit()
@@ -189,6 +201,8 @@ class Engine:
         """Refuse what is new, wait for replies and acknowledgements for up to `grace` seconds, close everything."""
         self.stopping = True
         self.gates.refresh()
+        if self._doubting is not None:
+            self._doubting.cancel()
         if not self._started:
             return
         end_at = self._loop.time() + grace
@@ -221,6 +235,7 @@ class Engine:
             {*self.gates.topics, *(b.topic for b in self._mailboxes.values() if not b.owned)}
         )
         self._watch.owned = {box.topic: box.owned for box in self._mailboxes.values() if box.owned}
+        self._watch.reads = frozenset(self._mailboxes).difference(self.gates.topics)
         self._inbox.correlation = {box.topic: box.correlation for box in self._mailboxes.values()}
         self._watch.look_again()
         return gate
@@ -246,10 +261,16 @@ class Engine:
             self._watch.look_again()
 
     def _doubt_topics(self) -> None:
-        """A record could not be delivered for want of its topic."""
-        if self._loop.time() - self._doubted_at > _DOUBT_S:
-            self._doubted_at = self._loop.time()
-            self._watch.look_again(doubtful=True)
+        """A record could not be delivered for want of its topic, or a client has seen that one has changed."""
+        if self._doubting is None and not self.stopping:
+            # Later if need be, but surely: the second of two changes must not go unseen because of the first.
+            begin = max(self._loop.time(), self._doubted_at + _DOUBT_S)
+            self._doubting = self._loop.call_at(begin, self._doubt_now)
+
+    def _doubt_now(self) -> None:
+        self._doubting = None
+        self._doubted_at = self._loop.time()
+        self._watch.look_again(doubtful=True)
 
     # What threads tell.
 
@@ -324,6 +345,7 @@ class Engine:
         self._refresh()
 
     def _seen_reachable(self, look: Look) -> None:
+        self._silent_since = None
         if look.number == self._watch.number:
             if self.link is Link.DOWN:
                 log.warning("kafka brokers answer again")
@@ -352,7 +374,11 @@ class Engine:
     def _seen_unreachable(self, look: Look) -> None:
         self._reason = look.reason
         if self.link is Link.UP:
-            self.link = Link.SUSPECT
+            now = self._loop.time()
+            if self._silent_since is None:
+                self._silent_since = now
+            if now - self._silent_since >= _SILENCE_S:
+                self.link = Link.SUSPECT
             self._watch.look_again()
             return
         if self.link is not Link.DOWN:
@@ -370,28 +396,25 @@ class Engine:
             return
         if not self.producers.ready and "requests" not in self._making:
             self._making.add("requests")
-            self._watch.do(self._make_requests)
+            self._watch.do(lambda: self._make("requests", self.producers.make, self.producers.use))
         if self._publishers and not self._events.ready and "events" not in self._making:
             self._making.add("events")
-            self._watch.do(self._make_events)
+            self._watch.do(lambda: self._make("events", self._events.make, self._events.use))
 
-    def _make_requests(self) -> None:
+    def _want_alone(self) -> None:
+        if not self.stopping and "alone" not in self._making:
+            self._making.add("alone")
+            self._watch.do(lambda: self._make("alone", self.producers.make_alone, self.producers.use_alone))
+
+    def _make(self, which: str, make: Callable[[], T], use: Callable[[T], object]) -> None:
+        """In the watch's thread."""
         try:
-            pair = self.producers.make()
+            made = make()
         except KafkaException as failure:
             reason = failure.args[0].str()
-            self._tell(lambda: self._made("requests", reason))
+            self._tell(lambda: self._made(which, reason))
             return
-        self._tell(lambda: self._made("requests", "", lambda: self.producers.use(pair)))
-
-    def _make_events(self) -> None:
-        try:
-            producer = self._events.make()
-        except KafkaException as failure:
-            reason = failure.args[0].str()
-            self._tell(lambda: self._made("events", reason))
-            return
-        self._tell(lambda: self._made("events", "", lambda: self._events.use(producer)))
+        self._tell(lambda: self._made(which, "", lambda: use(made)))
 
     def _made(self, which: str, failure: str, use: Callable[[], object] | None = None) -> None:
         self._making.discard(which)

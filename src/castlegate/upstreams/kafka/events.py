@@ -17,7 +17,7 @@ from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.sketch import Description, Record, Sketch
 from castlegate.telemetry.metrics import Counter
 from castlegate.upstreams.kafka.client import Clients
-from castlegate.upstreams.kafka.delivery import not_sent, refused, undelivered
+from castlegate.upstreams.kafka.delivery import TOPIC_KINDS, not_sent, refused, undelivered
 from castlegate.upstreams.kafka.dialects.dialect import SentHeaders
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
@@ -112,7 +112,10 @@ class Events:
         except BufferError as error:
             raise not_sent(Kinds.QUEUE_FULL) from error
         except KafkaException as failure:
-            raise refused(failure.args[0]) from failure
+            refusal = refused(failure.args[0])
+            if refusal.kind in TOPIC_KINDS:
+                self._on_topic_lost()
+            raise refusal from failure
         return event
 
     def under_way(self) -> int:
@@ -147,7 +150,7 @@ class Events:
                 event.waiter.settle(ack)
             elif error is not None:
                 failure = undelivered(error)
-                if failure.kind is Kinds.TOPIC_MISSING:
+                if failure.kind in TOPIC_KINDS:
                     self._on_topic_lost()
                 event.waiter.fail(failure)
 

@@ -25,7 +25,7 @@ from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome, RequestR
 from castlegate.message import Body, Headers, Reply
 from castlegate.telemetry.metrics import Counter, Family
 from castlegate.upstreams.kafka.client import log
-from castlegate.upstreams.kafka.dialects.dialect import Answer, Dialect, End, ReceivedHeaders
+from castlegate.upstreams.kafka.dialects.dialect import Answer, Dialect, End, ReceivedHeaders, SentHeaders
 from castlegate.upstreams.kafka.dialects.replies import bad_answer, is_json_type
 from castlegate.upstreams.kafka.pending import MALFORMED, OK, Pending, Sink
 from castlegate.upstreams.kafka.settings import Streams
@@ -124,7 +124,7 @@ class Alarm:
 class Values:
     """What both sinks have in common."""
 
-    __slots__ = ("_decode", "_engine", "done", "waiter")
+    __slots__ = ("_decode", "_engine", "done", "headers", "waiter")
 
     flowing = False
 
@@ -132,6 +132,7 @@ class Values:
         self._decode = dialect.decode
         self._engine = engine
         self.done = False
+        self.headers: SentHeaders = []
         self.waiter: Waiter[Reply] = Waiter()
 
     def feed(self, headers: ReceivedHeaders, value: bytes | None) -> str:
@@ -152,9 +153,8 @@ class Values:
 
     def on_report(self, error: KafkaError | None, message: Message) -> None:
         """The record could not be delivered: from within a poll, so no more than noted here."""
-        del message
         if error is not None and not self.flowing:  # a value proves that it was
-            self._engine.producers.failed.append((self, error))
+            self._engine.producers.failed.append((self, error, message))
 
     def fail(self, error: CallFailed) -> None:
         """There will be no more."""

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported, not declared
+from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported, not declared
 from confluent_kafka.cimpl import NewTopic
 
 from castlegate.upstreams.kafka.settings import Kafka
@@ -69,9 +69,14 @@ class Topics:
         self._admin = admin
         self._settings = settings
 
-    def look(self, names: Iterable[str], owned: Mapping[str, int], timeout: float) -> dict[str, TopicInfo]:
-        """Describe all of these, after creating what is missing of the owned. Raises `Unreachable`."""
-        found = self._describe(list(names), timeout)
+    def look(
+        self, names: Iterable[str], owned: Mapping[str, int], reads: frozenset[str], timeout: float
+    ) -> dict[str, TopicInfo]:
+        """Describe all of these, after creating what is missing of the owned. Raises `Unreachable`.
+
+        Of `reads` the gateway reads, to the others it writes.
+        """
+        found = self._describe(list(names), reads, timeout)
         missing = {
             name: owned[name] for name, info in found.items() if name in owned and info.presence is Presence.MISSING
         }
@@ -86,7 +91,7 @@ class Topics:
                     problem=f"reply topic {name} does not exist and {problem}; create it: {command}"
                 )
         if created:
-            found.update(self._appeared(created, timeout))
+            found.update(self._appeared(created, reads, timeout))
         return found
 
     def glance(self, topic: str, timeout: float) -> int | None:
@@ -113,14 +118,16 @@ class Topics:
         futures = self._admin.list_offsets(dict.fromkeys(asked, spec), request_timeout=timeout)
         return {at.partition: _answer(future).offset for at, future in futures.items()}
 
-    def _describe(self, names: list[str], timeout: float) -> dict[str, TopicInfo]:
+    def _describe(self, names: list[str], reads: frozenset[str], timeout: float) -> dict[str, TopicInfo]:
         if not names:
             _answer(self._admin.describe_cluster(request_timeout=timeout))
             return {}
-        asked = self._admin.describe_topics(TopicCollection(names), request_timeout=timeout)
-        return {name: self._info(name, future) for name, future in asked.items()}
+        asked = self._admin.describe_topics(
+            TopicCollection(names), request_timeout=timeout, include_authorized_operations=True
+        )
+        return {name: self._info(name, name in reads, future) for name, future in asked.items()}
 
-    def _info(self, name: str, future: Future[Any]) -> TopicInfo:
+    def _info(self, name: str, read: bool, future: Future[Any]) -> TopicInfo:
         try:
             described = _answer(future)
         except Refused as refused:
@@ -129,6 +136,10 @@ class Topics:
             forbidden = refused.code == KafkaError.TOPIC_AUTHORIZATION_FAILED
             presence = Presence.FORBIDDEN if forbidden else Presence.UNKNOWN
             return TopicInfo(presence, problem=f"topic {name}: {refused}")
+        # Who may see a topic may not be allowed to use it; brokers without rules allow all or do not say.
+        allowed = described.authorized_operations
+        if allowed and (AclOperation.READ if read else AclOperation.WRITE) not in allowed:
+            return TopicInfo(Presence.FORBIDDEN, problem=f"topic {name} may not be {'read' if read else 'written to'}")
         return TopicInfo(Presence.PRESENT, len(described.partitions), str(described.topic_id))
 
     def _create(self, name: str, partitions: int) -> str:
@@ -142,10 +153,10 @@ class Topics:
                 return f"could not be created ({refused})"
         return ""
 
-    def _appeared(self, names: list[str], timeout: float) -> dict[str, TopicInfo]:
+    def _appeared(self, names: list[str], reads: frozenset[str], timeout: float) -> dict[str, TopicInfo]:
         end = time.monotonic() + _APPEAR_S
         while True:
-            found = self._describe(names, timeout)
+            found = self._describe(names, reads, timeout)
             if all(info.presence is Presence.PRESENT for info in found.values()) or time.monotonic() > end:
                 return found
             time.sleep(_APPEAR_STEP_S)

@@ -18,7 +18,7 @@ from castlegate.sketch import Described, Description, Sketch
 from castlegate.upstreams.kafka.client import log
 from castlegate.upstreams.kafka.context import DEADLINE, Forwarding, add_context, said_by_endpoint
 from castlegate.upstreams.kafka.delivery import not_sent
-from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, ReplyAddress, Value
+from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, ReplyAddress, SentHeaders, Value
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
 from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
@@ -41,6 +41,7 @@ _DIALECTS: dict[str, Callable[[KafkaService, KafkaOperation], Dialect]] = {
 }
 _DEFAULT = KafkaOperation()
 _SOME_PARTITION = 2**31 - 1  # stands for the one that a worker will read
+_NO_HEADERS: SentHeaders = []
 
 
 class KafkaUpstream:
@@ -153,6 +154,7 @@ class Operation:
             timer.remove(sink, deadline)
             if not sink.flowing:  # else it is closed at the end of the stream
                 pending.close(correlation_id)
+                sink.done = True
 
     def _send(self, call: Call, correlation_id: bytes, sink: AnySink, now: float, deadline: float) -> None:
         address = self._mailbox.address
@@ -163,6 +165,7 @@ class Operation:
             forwarded = self._forwarding.of(call) if self._forwarding is not None else []
             headers = [*forwarded, *said_by_endpoint(call), *headers]
         add_context(headers, call, now, deadline)
+        sink.headers = headers
         self._producers.send(self.topic, value, call.key, headers, sink, len(self._pending))
         self._produced.value += 1
 
@@ -194,7 +197,7 @@ class ValuesOperation(Operation):
 class LastValue:
     """The sink of a call that wants one reply: of several values, the last."""
 
-    __slots__ = ("_decode", "_engine", "_value", "done", "waiter")
+    __slots__ = ("_decode", "_engine", "_value", "done", "headers", "waiter")
 
     flowing = False
 
@@ -203,6 +206,7 @@ class LastValue:
         self._engine = engine
         self._value: Reply | None = None
         self.done = False
+        self.headers: SentHeaders = _NO_HEADERS
         self.waiter: Waiter[Reply] = Waiter()
 
     def feed(self, headers: ReceivedHeaders, value: bytes | None) -> str:
@@ -232,9 +236,8 @@ class LastValue:
 
     def on_report(self, error: KafkaError | None, message: Message) -> None:
         """The record could not be delivered: from within a poll, so no more than noted here."""
-        del message
         if error is not None:
-            self._engine.producers.failed.append((self, error))
+            self._engine.producers.failed.append((self, error, message))
 
     def fail(self, error: CallFailed) -> None:
         """There will be no reply."""

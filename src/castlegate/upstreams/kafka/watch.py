@@ -64,6 +64,7 @@ class Watch:
         # Shared with the loop: replaced as a whole by it, or made for threads.
         self.wanted: frozenset[str] = frozenset()
         self.owned: Mapping[str, int] = {}
+        self.reads: frozenset[str] = frozenset()
         self.number = 0
         self._chores: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
@@ -142,7 +143,7 @@ class Watch:
         if names and not uncertain:
             uncertain = self._glance(topics, names, timeout)
         try:
-            found = topics.look(uncertain, self.owned, timeout) if uncertain or not names else {}
+            found = topics.look(uncertain, self.owned, self.reads, timeout) if uncertain or not names else {}
             failure = ""
         except Unreachable as unreachable:
             found = {}

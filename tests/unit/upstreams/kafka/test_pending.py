@@ -9,7 +9,7 @@ from castlegate.errors import CallFailed
 from castlegate.upstreams.kafka.dialects.dialect import ReceivedHeaders
 from castlegate.upstreams.kafka.pending import DUPLICATE, LATE, MALFORMED, OK, UNKNOWN, Pending, PendingFull
 
-TAG = b"0123456789abcdef"
+TAG = b"0123456789ab"
 LIMIT = 5
 MEMORY = 4
 
@@ -33,7 +33,7 @@ class Recorder:
 
 
 def table(first: int = 41, memory: int = MEMORY) -> Pending:
-    return Pending(limit=LIMIT, tag=TAG, first=first, memory=memory)
+    return Pending(limit=LIMIT, tag=TAG, first=first, memory=memory, random=bytes)
 
 
 class Table(RuleBasedStateMachine):
@@ -109,25 +109,46 @@ TestTable = Table.TestCase
         b"\xff\xfe",
         TAG,
         b"x" * 1_000_000,
-        b"%s%016x" % (b"f" * 16, 42),  # another worker's
-        b"%s%016x" % (TAG, 41),  # before the first one
-        b"%s%016x" % (TAG, 43),  # not issued yet
-        TAG + b"000000000000002A",  # the right number, written otherwise
-        TAG + b"+00000000000002a",
-        TAG + b"00_000000000002a",
-        TAG + b" 00000000000002a",
-        TAG + b"000000000000002a0",
-        TAG + b"zzzzzzzzzzzzzzzz",
+        b"%s%020x" % (b"f" * 12, 42),  # another worker's
+        b"%s%020x" % (TAG, 41),  # before the first one
+        b"%s%020x" % (TAG, 43),  # not issued yet
+        TAG + b"0000000000000000002A",  # the right number, written otherwise
+        TAG + b"+000000000000000002a",
+        TAG + b"00_0000000000000002a",
+        TAG + b" 000000000000000002a",
+        TAG + b"0000000000000000002a0",
+        TAG + b"zzzzzzzzzzzzzzzzzzzz",
     ],
 )
 def test_an_id_that_was_never_issued_is_unknown(correlation_id: bytes) -> None:
     pending = table(first=41)
-    assert pending.open(Recorder()) == TAG + b"000000000000002a"
+    assert pending.open(Recorder()) == TAG + b"0000000000000000002a"
     assert pending.feed(correlation_id, {}, b"x") == UNKNOWN
 
 
+def test_the_id_of_another_request_cannot_be_told_from_ones_own() -> None:
+    pending, victim = Pending(limit=LIMIT, tag=TAG, first=41), Recorder()
+    own, other = pending.open(Recorder()), pending.open(victim)
+    assert own[12:22] != other[12:22]
+    guess = own[:-10] + other[-10:]  # the counter is easily guessed
+    assert pending.feed(guess, {}, b"forged") != OK
+    assert victim.got == []
+    pending.close(other)
+    assert pending.feed(guess, {}, b"forged") == UNKNOWN
+    assert pending.feed(other, {}, b"honest") == LATE
+
+
+def test_secrets_are_used_once() -> None:
+    pending = Pending(limit=LIMIT, tag=TAG, first=41)
+    ids = []
+    for _ in range(5000):
+        ids.append(pending.open(Recorder()))
+        pending.close(ids[-1])
+    assert len({each[12:22] for each in ids}) == 5000
+
+
 def test_a_worker_that_starts_again_does_not_know_the_ids_of_its_earlier_life() -> None:
-    earlier, now = table(), Pending(limit=LIMIT, tag=b"fedcba9876543210", first=41)
+    earlier, now = table(), Pending(limit=LIMIT, tag=b"fedcba987654", first=41, random=bytes)
     old = earlier.open(Recorder())
     now.open(Recorder())
     assert now.feed(old, {}, b"x") == UNKNOWN

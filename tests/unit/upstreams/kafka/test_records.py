@@ -94,7 +94,9 @@ def test_settings_for_security_and_tuning_are_taken() -> None:
 
 def test_what_operators_give_goes_over_our_defaults_and_under_our_promises() -> None:
     settings = Kafka(bootstrap="a:1", librdkafka={"reconnect.backoff.max.ms": 9, "acks": "0"}, max_record=5000)
-    config = Clients(settings, client_id="c", longest_timeout=12.5).producer("x", 0.5, lambda _: None)
+    config = Clients(settings, client_id="c", longest_timeout=12.5, on_partitions=lambda: None).producer(
+        "x", 0.5, lambda _: None
+    )
     assert config["reconnect.backoff.max.ms"] == 9
     assert (config["acks"], config["message.timeout.ms"], config["message.max.bytes"]) == ("all", 12500, 5000)
 
@@ -132,8 +134,17 @@ def test_lines_of_a_kind_are_written_once_in_a_while_and_the_others_counted() ->
 
 
 def test_librdkafkas_log_is_ours_but_for_settings_of_other_clients(caplog: pytest.LogCaptureFixture) -> None:
-    client_log = ClientLog()
+    changed: list[None] = []
+    client_log = ClientLog(lambda: changed.append(None))
     client_log.log(30, "%s [%s] %s", "CONFWARN", "c", "fetch.max.bytes will be ignored by this producer instance")
     client_log.log(40, "%s [%s] %s", "FAIL", "c", "connection refused")
     client_log.log(40, "%s [%s] %s", "FAIL", "c", "connection refused")
     assert caplog.messages == ["FAIL [c] connection refused"]
+
+
+def test_a_topic_that_has_changed_is_told_of_by_librdkafkas_log() -> None:
+    changed: list[None] = []
+    client_log = ClientLog(lambda: changed.append(None))
+    for facility in ("FAIL", "PARTCNT", "PARTCNT", "GETPID"):
+        client_log.log(20, "%s [%s] ", facility, "client", "text")
+    assert len(changed) == 2, "each time, however few of its lines are written"
