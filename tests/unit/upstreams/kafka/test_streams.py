@@ -45,7 +45,7 @@ class Engine:
     def __init__(self) -> None:
         self.settings = Kafka(bootstrap="127.0.0.1:1", streams=BOUNDS)
         self.clock = Clock()
-        self.pending = Pending(limit=10, tag=b"0123456789abcdef", first=1)
+        self.pending = Pending(limit=10, tag=b"0123456789ab", first=1)
         self.registry = Registry()
         self.ended = self.registry.counter("ended", "Of the test.", "end")
         timer: Any = self.clock
