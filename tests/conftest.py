@@ -3,6 +3,7 @@
 `--kafka` says which brokers: both (the default), embedded, or real. Tests for the other one are deselected, visibly.
 """
 
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Literal
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from tests.testbeds.embedded import EmbeddedBroker
 from tests.testbeds.kafka import RealKafka
 from tests.testbeds.leftovers import Holdings, left_in_loop_since, left_since
@@ -39,6 +41,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    if "CI" in os.environ:
+        # What lands must not hang on which examples are drawn; everywhere else every run draws others.
+        settings.register_profile("ci", derandomize=True)
+        settings.load_profile("ci")
     # So that fixtures end their programs when the run is stopped from outside.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
