@@ -240,4 +240,4 @@ class Generation:
         mode = settings.reply or "last"
         caller = self._caller(call, mode)
         self.chains[name] = [plan, *self._links[call, mode]]
-        return call_endpoint(plan, caller, settings, whole=behind_kafka, limit=limits.body, scope=scope, at=at)
+        return call_endpoint(plan, caller, settings, limits, whole=behind_kafka, scope=scope, at=at)

@@ -201,7 +201,7 @@ routes: {{"GET /a/x": {{call: origin, timeout: 20s}}, "POST /a/x": {{call: origi
     with Client(gateway.port) as first, Client(gateway.port) as second:
         first.send(GET)
         assert asked.wait(5)
-        second.send(b"POST /a/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nh")
+        second.send(b"POST /a/x HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nh")
         status, _, body = second.read_answer()
         answered.set()
         assert (status, json.loads(body)["outcome"]) == (504, "not_sent")
@@ -251,3 +251,14 @@ def test_a_client_that_leaves_ends_the_call(gateway: Gateway, origin: Origin) ->
         assert left.wait(5)
     assert ended.wait(5)
     assert gateway.wait_logged(1)[0]["status"] == 499
+
+
+def test_a_small_body_is_collected_before_the_service_is_asked(gateway: Gateway, origin: Origin) -> None:
+    with Client(gateway.port) as slow, Client(gateway.port) as other:
+        slow.send(b"POST /a/x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nha")
+        assert other.send(b"GET /a/y HTTP/1.1\r\nHost: h\r\n\r\n").read_answer()[0] == 200
+        assert origin.connections == 1
+        slow.send(b"lf")
+        assert slow.read_answer()[0] == 200
+    assert origin.connections == 1, "the connection was free for it"
+    assert origin.seen[-1].endswith(b"\r\n\r\nhalf")

@@ -81,6 +81,7 @@ _SIZE = Unit("size", "64KiB or 10MiB", _BYTES, write_bytes)
 Seconds = Annotated[float, _DURATION, Meta(gt=0, le=366 * 86400)]
 SecondsOrZero = Annotated[float, _DURATION, Meta(ge=0, le=366 * 86400)]
 Size = Annotated[int, _SIZE, Meta(ge=1, le=2**40)]
+SizeOrZero = Annotated[int, _SIZE, Meta(ge=0, le=2**40)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 

@@ -10,7 +10,7 @@ from castlegate.config.references import NO_PARTS, Scope
 from castlegate.config.report import Place
 from castlegate.config.templates import JsonTemplate, Sink, TextTemplate, compile_json, compile_text
 from castlegate.config.units import write_seconds
-from castlegate.endpoints.settings import CallSettings
+from castlegate.endpoints.settings import CallSettings, RouteLimits
 from castlegate.errors import GatewayError
 from castlegate.message import Body, Call, Caller, Handler, Headers, Request, Response
 from castlegate.problem import problem
@@ -18,6 +18,7 @@ from castlegate.sketch import Description, Sketch
 
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
 _NO_HEADERS = Headers()
+_UNKNOWN = 2**63  # bytes of a body that comes in chunks
 
 
 class FieldRules:
@@ -137,9 +138,16 @@ def _without_first(path: bytes, segments: int) -> bytes:
 
 
 def call_endpoint(
-    plan: CallPlan, caller: Caller, settings: CallSettings, *, whole: bool, limit: int, scope: Scope, at: Place
+    plan: CallPlan,
+    caller: Caller,
+    settings: CallSettings,
+    limits: RouteLimits,
+    *,
+    whole: bool,
+    scope: Scope,
+    at: Place,
 ) -> Handler:
-    """The handler. `whole`: the service wants the body in one piece; `limit` is the most it may be, in bytes."""
+    """The handler. `whole`: the service wants the body in one piece."""
     response_fields = FieldRules(settings.headers.response, scope, at.field("headers", "response"))
     buffered = whole or plan.needs_body or response_fields.needs_body
     fields = response_fields or None
@@ -147,8 +155,9 @@ def call_endpoint(
 
     async def handle(request: Request) -> Response:
         try:
-            if buffered and not isinstance(request.body, bytes):
-                request.body = await request.body.read_all(limit)
+            body = request.body
+            if not isinstance(body, bytes) and (buffered or (body.length or _UNKNOWN) <= limits.buffer):
+                request.body = await body.read_all(limits.body)
             reply = await caller(plan.make(request))
         except GatewayError as error:
             return problem(error, request)

@@ -9,7 +9,7 @@ import msgspec
 
 from castlegate.config.report import Place, listed
 from castlegate.config.targets import check_prefix
-from castlegate.config.units import Seconds, Size, Template, TemplateText
+from castlegate.config.units import Seconds, Size, SizeOrZero, Template, TemplateText
 from castlegate.message import ReplyMode
 
 VERBS = ("get", "post", "put", "patch", "delete")
@@ -116,6 +116,9 @@ class RouteLimits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
     body: Size = 10 * 1024 * 1024
     """Bytes of a request's body; more are answered 413."""
+    buffer: SizeOrZero = 64 * 1024
+    """A body announced as no larger than this is collected before the service is asked, so that a client which sends
+    slowly holds no connection to it; others are passed on as they arrive."""
 
 
 class RouteDefaults(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
