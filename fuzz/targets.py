@@ -20,7 +20,7 @@ from tests.testbeds.edge import BODY_LIMIT, Edge, split
 from castlegate.errors import CallFailed
 from castlegate.message import Reply
 from castlegate.routing.path import normalise
-from castlegate.telemetry.metrics import Counter, Gauge
+from castlegate.telemetry.metrics import Counter, Gauge, Histogram
 from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, Value
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
 from castlegate.upstreams.kafka.dialects.nest import Nest
@@ -101,6 +101,9 @@ class _Record:
     def error(self) -> None:
         return None
 
+    def timestamp(self) -> tuple[int, int]:
+        return 0, 0  # none
+
     def topic(self) -> str:
         return "inbox"
 
@@ -151,7 +154,7 @@ def kafka_target() -> Iterator[Target]:
         None,  # type: ignore[arg-type]
         _TAG,
         Events(never, unidentified.append, never, never, never, never),
-        Counters(Counter(), Gauge()),
+        Counters(Counter(), Gauge(), Histogram()),
     )
     inbox.correlation = {"inbox": _NAMES[:3]}
     dialects = _dialects()

@@ -18,7 +18,7 @@ from castlegate.endpoints.call import CallPlan, call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import RouteLimits
 from castlegate.guards.retry import Retry
-from castlegate.message import Caller, Handler, ReplyMode, stack
+from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
@@ -79,6 +79,7 @@ class Generation:
         self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
         if self.client_certificates is not None:
             self.certificates.append(self.client_certificates)
+        self._budget = Budget(self.document.listen.limits.collected // workers)
         self._callers: dict[tuple[str, ReplyMode], Caller] = {}
         # Of each caller: its guards, then the upstream.
         self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
@@ -228,7 +229,7 @@ class Generation:
             publisher = self.engine.publisher(settings.publish)
             event = EventPlan(settings, scope, at)
             self.chains[name] = [event, publisher]
-            return publish_endpoint(publisher, event, limit=limits.body)
+            return publish_endpoint(publisher, event, self._budget, limit=limits.body)
         assert settings.call is not None, "the document was checked"
         call, operation = settings.call, self._operation(settings.call)
         if operation is not None:
@@ -240,4 +241,4 @@ class Generation:
         mode = settings.reply or "last"
         caller = self._caller(call, mode)
         self.chains[name] = [plan, *self._links[call, mode]]
-        return call_endpoint(plan, caller, settings, limits, whole=behind_kafka, scope=scope, at=at)
+        return call_endpoint(plan, caller, settings, limits, self._budget, whole=behind_kafka, scope=scope, at=at)

@@ -195,8 +195,10 @@ class Body:
             self._waiter = Waiter()
             await self._waiter
 
-    async def read_all(self, limit: int) -> bytes:
-        """The whole of it, at most `limit` bytes; raises `RequestRefused` (413) beyond."""
+    async def read_all(self, limit: int, share: Share) -> bytes:
+        """The whole of it, at most `limit` bytes; raises `RequestRefused` (413) beyond, and where the budget is
+        used up (503).
+        """
         if self.length is not None and self.length > limit:
             raise RequestRefused(Kinds.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
         chunks: list[bytes] = []
@@ -205,6 +207,7 @@ class Body:
             size += len(chunk)
             if size > limit:
                 raise RequestRefused(Kinds.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
+            share.take(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -219,6 +222,37 @@ class Body:
                 self._paused = False
                 self._source.resume_body()
             self._source.drop_body()
+
+
+class Budget:
+    """Bytes of bodies that may be held in memory at once, by all requests of a worker together."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+
+class Share:
+    """What one request has taken of a budget."""
+
+    __slots__ = ("_budget", "_taken")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Raises `RequestRefused` (503) if there is not so much left."""
+        if size > self._budget.left:
+            raise RequestRefused(Kinds.OVERLOADED, "Too many bodies are being collected.")
+        self._budget.left -= size
+        self._taken += size
+
+    def give_back(self, _ended: Ended) -> None:
+        """All of it, when the request has ended."""
+        self._budget.left += self._taken
+        self._taken = 0
 
 
 class Request:
@@ -260,6 +294,14 @@ class Request:
         self.route: Any = None
         self.on_end: list[Callable[[Ended], None]] | None = None
         self._json: Any = _UNREAD
+
+    async def collect(self, limit: int, budget: Budget) -> None:
+        """Have the whole body, at most `limit` bytes of it. Raises `RequestRefused` (413, 503)."""
+        body = self.body
+        if not isinstance(body, bytes):
+            share = Share(budget)
+            self.on_end = [*(self.on_end or ()), share.give_back]
+            self.body = await body.read_all(limit, share)
 
     def json(self) -> Any:
         """The buffered body as JSON; raises `RequestRefused` (400) where it is none."""

@@ -30,8 +30,8 @@ class Gateway:
         self.port, self.admin = int(found[1]), int(found[2])
         self.program.wait_until(lambda: self._status("/health") == 200, "an answer of /health")
 
-    @staticmethod
-    def command(path: Path) -> list[str | Path]:
+    @classmethod
+    def command(cls, path: Path) -> list[str | Path]:
         """Runs a gateway on a file."""
         return [sys.executable, "-m", "castlegate.cli.main", "run", path]
 
@@ -39,7 +39,8 @@ class Gateway:
         """Another configuration in the same file."""
         listen = "" if "listen:" in config else "listen: 127.0.0.1:0\n"
         admin = "" if "admin:" in config else "admin: 127.0.0.1:0\n"
-        self.path.write_text(f"{listen}{admin}access_log: {self.access_log}\n{config}")
+        log = "" if "access_log:" in config else f"access_log: {self.access_log}\n"
+        self.path.write_text(f"{listen}{admin}{log}{config}")
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""

@@ -81,7 +81,9 @@ def _inbox(clients: Clients, tag: bytes, came: queue.Queue[bytes | str], assigne
         lost=lambda _topic, reason: came.put(reason),
         error=lambda _error: None,  # told by what fails because of it
     )
-    counters = Counters(registry.counter("foreign", "").child(), registry.gauge("lag", "").child())
+    counters = Counters(
+        registry.counter("foreign", "").child(), registry.gauge("lag", "").child(), registry.histogram("r", "").child()
+    )
     inbox = Inbox(clients, tag, events, counters)
     return inbox
 

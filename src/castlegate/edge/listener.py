@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, cast
@@ -63,6 +64,7 @@ class Listener:
         self.draining = False  # and no new ones are taken
         self.loop = asyncio.get_running_loop()
         self._share = share
+        self._most = sys.maxsize
         self._refusals = registry.counter("castlegate_refused_total", "Requests refused, by reason.", "reason")
         self.bytes_in: Counter = registry.counter("castlegate_received_bytes_total", "Read from clients.").child()
         self.bytes_out: Counter = registry.counter("castlegate_sent_bytes_total", "Written to clients.").child()
@@ -90,10 +92,15 @@ class Listener:
             self.settings = settings
             self.reader = HeadReader(settings.limits.headers, settings.limits.uri)
             self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
-            self.max_connections = -(-settings.limits.connections // self._share)
+            self.max_connections = min(self._most, -(-settings.limits.connections // self._share))
         self.router = router
         self.log = log
         self.certificates = certificates
+
+    def bound(self, most: int) -> None:
+        """Whatever the settings say, there may be no more connections than this."""
+        self._most = most
+        self.max_connections = min(self.max_connections, most)
 
     def tell_to_close(self) -> None:
         """From now on every answer ends its connection; new connections are still taken."""

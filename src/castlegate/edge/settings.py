@@ -30,6 +30,9 @@ class EdgeLimits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     """Bytes of the request target. More are answered 414."""
     pipelined: Count = 32
     """Requests that may wait on one connection behind the one being answered; then no more is read from it."""
+    collected: Size = 256 * 1024 * 1024
+    """Bytes of request bodies that may be held in memory at once: of those for services behind Kafka, those that
+    references look into, and small ones. What exceeds it is answered 503."""
 
 
 class EdgeTimeouts(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from castlegate.config.templates import JsonTemplate, Sink, TextTemplate, compil
 from castlegate.config.units import write_seconds
 from castlegate.endpoints.settings import CallSettings, RouteLimits
 from castlegate.errors import GatewayError
-from castlegate.message import Body, Call, Caller, Handler, Headers, Request, Response
+from castlegate.message import Body, Budget, Call, Caller, Handler, Headers, Request, Response
 from castlegate.problem import problem
 from castlegate.sketch import Description, Sketch
 
@@ -142,6 +142,7 @@ def call_endpoint(
     caller: Caller,
     settings: CallSettings,
     limits: RouteLimits,
+    budget: Budget,
     *,
     whole: bool,
     scope: Scope,
@@ -157,7 +158,7 @@ def call_endpoint(
         try:
             body = request.body
             if not isinstance(body, bytes) and (buffered or (body.length or _UNKNOWN) <= limits.buffer):
-                request.body = await body.read_all(limits.body)
+                await request.collect(limits.body, budget)
             reply = await caller(plan.make(request))
         except GatewayError as error:
             return problem(error, request)

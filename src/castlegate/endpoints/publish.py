@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import msgspec
 
@@ -13,7 +13,7 @@ from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.endpoints.call import FieldRules
 from castlegate.endpoints.settings import HeaderRules
 from castlegate.errors import GatewayError
-from castlegate.message import Body, Handler, Headers, Request, Response
+from castlegate.message import Budget, Handler, Headers, Request, Response
 from castlegate.problem import problem
 from castlegate.sketch import Description, Record, Sketch
 
@@ -90,13 +90,12 @@ class EventPlan:
         return Record(None if self._key is None else self._key.render(request, NO_PARTS) or None, value, headers)
 
 
-def publish_endpoint(publisher: Publisher, plan: EventPlan, *, limit: int) -> Handler:
+def publish_endpoint(publisher: Publisher, plan: EventPlan, budget: Budget, *, limit: int) -> Handler:
     """The handler; `limit` is the most that the body may be, in bytes."""
 
     async def handle(request: Request) -> Response:
         try:
-            if type(request.body) is not bytes:
-                request.body = await cast("Body", request.body).read_all(limit)
+            await request.collect(limit, budget)
             key, value, headers = plan.make(request)
             ack = await publisher.publish(key, value, headers, request.deadline)
         except GatewayError as error:

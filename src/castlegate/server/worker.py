@@ -48,6 +48,7 @@ from castlegate.wire.timer import Timer
 logger = logging.getLogger("castlegate.worker")
 
 _REFRESH = 0.25  # seconds between two looks at gauges, readiness and the loop's lag
+_OWN_FILES = 64  # that a worker has open besides connections
 _COLLECT_EVERY = 16  # reloads between two full collections
 _RETIRE = 60.0  # seconds in which requests may finish on a generation that was replaced
 
@@ -160,7 +161,7 @@ class Worker:
                 generation.client_certificates,
                 share=self._arguments.workers,
             )
-            _allow_descriptors(document.listen.limits.connections)
+            self._listener.bound(_allowed_connections(self._listener.max_connections))
             await self._listener.start(socket.socket(fileno=self._arguments.listen))
         else:
             self._listener.adopt(document.listen, generation.router, self._log, generation.client_certificates)
@@ -236,14 +237,19 @@ async def _refuse(_request: Request) -> Response:
     raise RequestRefused(Kinds.NOT_FOUND)
 
 
-def _allow_descriptors(connections: int) -> None:
-    """As many open files as the system lets us have; each client's connection may need another one to a service."""
+def _allowed_connections(wanted: int) -> int:
+    """How many clients there may be: each may need a second connection, to a service. More are sent away with 503 while
+    there are files left to say so, and to answer those that are there.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    if soft != resource.RLIM_INFINITY and soft < connections:
-        logger.warning("%d open files are allowed, fewer than 'connections: %d' of 'listen'", soft, connections)
+    if soft == resource.RLIM_INFINITY or (soft - _OWN_FILES) // 2 >= wanted:
+        return wanted
+    allowed = max(1, (soft - _OWN_FILES) // 2)
+    logger.warning("%d open files are allowed: %d clients at once are served, not %d", soft, allowed, wanted)
+    return allowed
 
 
 async def _run(arguments: argparse.Namespace) -> int:

@@ -112,7 +112,7 @@ class Engine:
                 lost=lambda topic, reason: self._tell(lambda: self._lost(topic, reason)),
                 error=self._on_error("inbox"),
             ),
-            Counters(self.metrics.foreign, self.metrics.lag),
+            Counters(self.metrics.foreign, self.metrics.lag, self.metrics.returned),
         )
         self._watch = Watch(
             settings,

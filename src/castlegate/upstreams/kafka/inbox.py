@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from castlegate.telemetry.metrics import Counter, Gauge
+from castlegate.telemetry.metrics import Counter, Gauge, Histogram
 from castlegate.upstreams.kafka.client import Clients, RateLimit, log
 from castlegate.upstreams.kafka.dialects.dialect import ReceivedHeaders
 from castlegate.upstreams.kafka.topics import Order
@@ -55,6 +55,7 @@ class Counters(NamedTuple):
 
     foreign: Counter
     lag: Gauge
+    returned: Histogram
 
 
 class Inbox:
@@ -147,6 +148,7 @@ class Inbox:
         tag = self._tag
         names_of = self.correlation
         foreign = unknown = 0
+        now = time.time()
         for message in batch:
             error = message.error()
             if error is not None:
@@ -166,6 +168,9 @@ class Inbox:
                 unknown += 1
             elif correlation_id.startswith(tag):
                 ours.append((correlation_id, headers, message.value()))
+                kind, stamp = message.timestamp()
+                if kind == TIMESTAMP_CREATE_TIME:
+                    self._counters.returned.observe(max(0.0, now - stamp / 1000))
             else:
                 foreign += 1
         if foreign:

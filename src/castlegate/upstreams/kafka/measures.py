@@ -31,6 +31,13 @@ class Metrics:
             "Streams of replies by how they ended: complete, or why they were cut.",
             "end",
         )
+        self.seconds = registry.histogram(
+            "castlegate_kafka_call_seconds", "From producing a request to its reply, or its first value.", "topic"
+        )
+        self.returned = registry.histogram(
+            "castlegate_kafka_return_seconds",
+            "The brokers' part on the way back: from a reply's own time stamp to its arrival, by the clocks of both.",
+        ).child()
         self.missing = registry.gauge(
             "castlegate_kafka_topic_missing", "Workers that need a topic which cannot be used.", "topic"
         )

@@ -78,7 +78,7 @@ class Operation:
 
     __slots__ = (
         "_dialect", "_engine", "_forwarding", "_gate", "_mailbox", "_max_record", "_new_sink", "_pending", "_produced",
-        "_producers", "_timer", "topic",
+        "_producers", "_seconds", "_timer", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +102,7 @@ class Operation:
         self._mailbox = engine.mailbox(dialect, fixed_replies)
         self._gate = engine.gate(topic, self._mailbox)
         self._produced = engine.metrics.requests.child(topic)
+        self._seconds = engine.metrics.seconds.child(topic)
 
     def describe(self, sketch: Sketch) -> Description:
         """The record of the request, and where its answer is awaited."""
@@ -149,7 +150,9 @@ class Operation:
         timer.add(sink, deadline)
         try:
             self._send(call, correlation_id, sink, now, deadline)
-            return await sink.waiter
+            reply = await sink.waiter
+            self._seconds.observe(timer.now() - now)
+            return reply
         finally:
             timer.remove(sink, deadline)
             if not sink.flowing:  # else it is closed at the end of the stream
@@ -160,7 +163,7 @@ class Operation:
         address = self._mailbox.address
         assert address is not None, "an open gate has one"
         headers, value = self._dialect.encode(call, address, correlation_id)
-        if self._forwarding is not None or call.headers:
+        if self._forwarding is not None or call.headers.lines:
             # Before ours: of headers that repeat, readers take the last.
             forwarded = self._forwarding.of(call) if self._forwarding is not None else []
             headers = [*forwarded, *said_by_endpoint(call), *headers]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from castlegate.telemetry.metrics import Counter, Gauge
+from castlegate.telemetry.metrics import Counter, Gauge, Histogram
 from castlegate.upstreams.kafka.inbox import Counters, Events, Inbox
 
 TAG = b"0123456789abcdef"
@@ -20,6 +20,9 @@ class Record:
 
     def error(self) -> None:
         return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 0, 0  # none
 
     def topic(self) -> str:
         return self._topic
@@ -44,7 +47,7 @@ def inbox(unidentified: list[int]) -> Inbox:
         raise AssertionError
 
     events = Events(never, unidentified.append, never, never, never, never)
-    inbox = Inbox(None, TAG, events, Counters(Counter(), Gauge()))  # type: ignore[arg-type]
+    inbox = Inbox(None, TAG, events, Counters(Counter(), Gauge(), Histogram()))  # type: ignore[arg-type]
     inbox.correlation = {"inbox": ("correlation-id", "kafka_correlationId")}
     return inbox
 
