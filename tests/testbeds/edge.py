@@ -5,6 +5,7 @@ The listener, the connection and the routing are the real ones; the transport is
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from castlegate.edge.connection import ClientConnection
 from castlegate.edge.listener import Listener
 from castlegate.edge.settings import Listen
 from castlegate.errors import GatewayError
-from castlegate.message import Body, Headers, Request, Response
+from castlegate.message import Budget, Headers, Request, Response
 from castlegate.problem import problem
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -94,12 +95,18 @@ class Edge:
 
     async def _handle(self, request: Request) -> Response:
         try:
-            body = await request.body.read_all(BODY_LIMIT) if isinstance(request.body, Body) else request.body
+            await request.collect(BODY_LIMIT, Budget(sys.maxsize))
         except GatewayError as error:
             return problem(error, request)
         self.seen.append(
             Seen(
-                request.method, request.host, request.path, request.query, request.headers.wire, request.forwarded, body
+                request.method,
+                request.host,
+                request.path,
+                request.query,
+                request.headers.wire,
+                request.forwarded,
+                request.body,
             )
         )
         return Response(200, Headers(), b"ok")
