@@ -77,7 +77,8 @@ class Gateway:
         """The lines of the access log, when there are so many."""
         end = time.monotonic() + timeout_s
         while True:
-            lines = self.access_log.read_text().splitlines() if self.access_log.exists() else []
+            text = self.access_log.read_text() if self.access_log.exists() else ""
+            lines = text.split("\n")[:-1]
             if len(lines) >= count:
                 return [json.loads(line) for line in lines]
             assert time.monotonic() < end, f"{len(lines)} of {count} requests logged\n{self.program.tail()}"

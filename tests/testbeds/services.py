@@ -43,9 +43,9 @@ class Service:
 
     def handled(self, **wanted: object) -> list[dict[str, Any]]:
         """The ledger's entries so far whose fields have the `wanted` values."""
-        # A line still being written has no end yet.
-        lines = self.ledger.read_text().splitlines(keepends=True)
-        entries: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
+        # Behind the last line feed stands what is still being written. Other ends of lines may stand inside of JSON.
+        *lines, _ = self.ledger.read_text().split("\n")
+        entries: list[dict[str, Any]] = [json.loads(line) for line in lines]
         return [entry for entry in entries if all(entry.get(key) == value for key, value in wanted.items())]
 
     def wait_handled(self, count: int = 1, timeout_s: float = 10.0, **wanted: object) -> list[dict[str, Any]]:
