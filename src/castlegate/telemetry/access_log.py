@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote_plus
 
@@ -58,6 +59,7 @@ class AccessLog:
         self._fd = sys.stdout.fileno() if path == "stdout" else os.open(Path(path), LOG_FLAGS, LOG_MODE)
         self._shared = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._secret = frozenset(name.lower() for name in redact)
+        self._is_secret = lru_cache(1024)(self._names_a_secret)  # bounded with them: names are part of a bounded target
         self._lines: list[bytes] = []
         self._dropped = dropped
         self._stopped = threading.Event()
@@ -102,12 +104,15 @@ class AccessLog:
 
     def _redacted(self, query: bytes) -> bytes:
         """A query as JSON, with the values of sensitive names replaced."""
-        pairs = []
-        for pair in query.decode("latin-1").split("&"):
-            name, equals, value = pair.partition("=")
-            secret = equals and not self._secret.isdisjoint(_NAMES.split(unquote_plus(name).lower()))
-            pairs.append(f"{name}=[redacted]" if secret else f"{name}{equals}{value}")
-        return msgspec.json.encode("&".join(pairs))
+        pairs = query.split(b"&")
+        for index, pair in enumerate(pairs):
+            name, equals, _ = pair.partition(b"=")
+            if equals and self._is_secret(name):
+                pairs[index] = name + b"=[redacted]"
+        return json_text(b"&".join(pairs))
+
+    def _names_a_secret(self, name: bytes) -> bool:
+        return not self._secret.isdisjoint(_NAMES.split(unquote_plus(name.decode("latin-1")).lower()))
 
     def close(self) -> None:
         """Write what waits."""
