@@ -25,7 +25,7 @@ from benchmarks.measure import (
 from benchmarks.peers.castlegate import castlegate
 from benchmarks.services.origin import origin
 
-_PAUSE_S = 0.1  # between two reloads
+_PAUSE_S = 1.0  # between two reloads: nobody reloads ten times a second
 
 
 def main() -> int:

@@ -317,24 +317,14 @@ class Loaded(NamedTuple):
 
 def load(path: str | Path, variables: Mapping[str, str] = os.environ) -> Loaded:
     """Read a YAML file; raises `ConfigError` with every mistake in it. Needs no network."""
-    return parse(read_file(path), path, variables)
-
-
-def read_file(path: str | Path) -> bytes:
-    """What is in the file, to be parsed; raises `ConfigError`."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        report = Report()
-        report.add(None, (), f"{path}: cannot be read: {error.strerror}")
-        raise ConfigError(report) from error
-
-
-def parse(content: bytes, path: str | Path, variables: Mapping[str, str] = os.environ) -> Loaded:
-    """The document in `content`; `path` is where it was read, for reports and for files that it names."""
     path = Path(path)
     report = Report(path.parent)
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        report.add(None, (), f"{path}: cannot be read: {error.strerror}")
+        raise ConfigError(report) from error
     root = compose(content, str(path), Environment(variables, path.parent), report)
     document = None if root is None else read(root, Document, report.place())
     if document is not None:

@@ -18,10 +18,10 @@ _LONGEST = 64 * 1024 * 1024  # bytes of a message; a configuration is bounded we
 
 
 class Prepare(msgspec.Struct, tag=True):
-    """Make a generation of this configuration, and keep it."""
+    """Make a generation of this configuration, and keep it. It was read and checked by the supervisor, once for all."""
 
     version: int
-    content: bytes
+    document: bytes  # a `Document` in MessagePack
 
 
 class Switch(msgspec.Struct, tag=True):

@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvloop
 
 from castlegate.build import Readiness
 from castlegate.config.report import ConfigError
-from castlegate.document import Document, Loaded, parse, read_file
+from castlegate.document import Document, Loaded, load
 from castlegate.edge.listener import Listener
 from castlegate.edge.settings import Listen
 from castlegate.errors import Kinds, RequestRefused
@@ -39,6 +40,8 @@ from castlegate.telemetry.metrics import Registry
 
 logger = logging.getLogger("castlegate.supervisor")
 
+_encode = msgspec.msgpack.Encoder().encode
+
 _PREPARE = 30.0  # seconds for a worker to make a generation
 _SWITCH = 10.0  # and to switch to it
 _BACKOFF = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)  # seconds before a worker is replaced that ended soon after its start
@@ -51,13 +54,12 @@ _LAST = 7.0  # seconds beyond `drain.limit` for what a worker does when its clie
 def run(config: Path) -> int:
     """Serve until told to stop; returns the exit status. Raises `ConfigError` and `OSError` (address in use)."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    content = read_file(config)
-    document = parse(content, config).document
+    document = load(config).document
     _check_log(document.access_log.path)
     listening = listen(document.listen.address, worker_count(document.workers))
     (admin,) = listen(document.admin.address)
     with embedded_broker(document.kafka):
-        return uvloop.run(Supervisor(config, content, document, listening).run(admin))
+        return uvloop.run(Supervisor(config, document, listening).run(admin))
 
 
 def worker_count(workers: int | str) -> int:
@@ -70,14 +72,13 @@ def worker_count(workers: int | str) -> int:
 class Supervisor:
     """Of one instance."""
 
-    def __init__(self, config: Path, content: bytes, document: Document, listening: list[socket.socket]) -> None:
+    def __init__(self, config: Path, document: Document, listening: list[socket.socket]) -> None:
         instance = f"{socket.gethostname()}-{os.getpid()}"
         self._config = config
         self._places = [
             Place(config, slot, len(listening), instance, each) for slot, each in enumerate(listening)
         ]  # fmt: skip
         # What is served: changed by a reload alone.
-        self._content = content
         self._document = document
         self._version = 1
         self._reloading = asyncio.Lock()
@@ -134,7 +135,7 @@ class Supervisor:
         """A worker that serves what is served now. Raises `_Refusal`, `ChildProcessError` or `TimeoutError`."""
         worker = self._workers[place.slot] = await WorkerProcess.start(place)
         version = self._version
-        answer = await worker.ask(Prepare(version, self._content), _PREPARE)
+        answer = await worker.ask(Prepare(version, _encode(self._document)), _PREPARE)
         if isinstance(answer, Refused):
             raise _Refusal(answer.reason)
         await worker.ask(Switch(version), _SWITCH)
@@ -209,16 +210,16 @@ class Supervisor:
 
     async def _try_reload(self) -> str:
         try:
-            content = read_file(self._config)
-            loaded = parse(content, self._config)
+            loaded = load(self._config)
             self._check_fixed(loaded)
             _check_log(loaded.document.access_log.path)
         except (ConfigError, OSError) as error:
             return str(error)
         version = self._version + 1
+        document = _encode(loaded.document)
         workers = self._serving()
         answers = await asyncio.gather(
-            *[worker.ask(Prepare(version, content), _PREPARE) for worker in workers], return_exceptions=True
+            *[worker.ask(Prepare(version, document), _PREPARE) for worker in workers], return_exceptions=True
         )
         wrong = [str(each) for each in answers if isinstance(each, BaseException)]
         wrong += [each.reason for each in answers if isinstance(each, Refused)]
@@ -226,7 +227,7 @@ class Supervisor:
             for worker in workers:
                 worker.tell(Discard())
             return wrong[0]
-        self._version, self._content, self._document = version, content, loaded.document
+        self._version, self._document = version, loaded.document
         self._loaded_at.value = time.time()
         switched = await asyncio.gather(
             *[worker.ask(Switch(version), _SWITCH) for worker in workers], return_exceptions=True

@@ -16,12 +16,14 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 
+import msgspec
 import uvloop
 
 from castlegate.build import Generation
-from castlegate.config.report import ConfigError
-from castlegate.document import parse
+from castlegate.config.report import ConfigError, Report
+from castlegate.document import Document, Loaded
 from castlegate.edge.listener import Listener
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request, Response
@@ -46,6 +48,8 @@ from castlegate.telemetry.metrics import Announcement, Memory, Registry
 from castlegate.wire.timer import Timer
 
 logger = logging.getLogger("castlegate.worker")
+
+_decode = msgspec.msgpack.Decoder(Document).decode
 
 _REFRESH = 0.25  # seconds between two looks at gauges, readiness and the loop's lag
 _OWN_FILES = 64  # that a worker has open besides connections
@@ -120,7 +124,7 @@ class Worker:
         try:
             # Not in a thread: the loop would get the interpreter back only every 5 ms, after each of its system calls.
             generation = Generation(
-                parse(order.content, arguments.config),
+                Loaded(_decode(order.document), Report(Path(arguments.config).parent)),
                 instance=arguments.instance,
                 slot=arguments.slot,
                 workers=arguments.workers,
@@ -238,16 +242,16 @@ async def _refuse(_request: Request) -> Response:
 
 
 def _allowed_connections(wanted: int) -> int:
-    """How many clients there may be: each may need a second connection, to a service. More are sent away with 503 while
-    there are files left to say so, and to answer those that are there.
+    """How many clients there may be: a quarter of the files stays for connections to services. More are sent away with
+    503 while there are files left to say so, and to answer those that are there.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    if soft == resource.RLIM_INFINITY or (soft - _OWN_FILES) // 2 >= wanted:
+    if soft == resource.RLIM_INFINITY or (soft - _OWN_FILES) * 3 // 4 >= wanted:
         return wanted
-    allowed = max(1, (soft - _OWN_FILES) // 2)
+    allowed = max(1, (soft - _OWN_FILES) * 3 // 4)
     logger.warning("%d open files are allowed: %d clients at once are served, not %d", soft, allowed, wanted)
     return allowed
 
@@ -263,7 +267,7 @@ async def _run(arguments: argparse.Namespace) -> int:
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="castlegate.server.worker")
-    parser.add_argument("config", help="where the configuration was read: for reports, and files beside it")
+    parser.add_argument("config", help="where the configuration was read: files that it names are relative to it")
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--listen", type=int, required=True)
     parser.add_argument("--metrics", type=int, required=True)
