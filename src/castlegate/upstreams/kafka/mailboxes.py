@@ -13,7 +13,9 @@ from castlegate.upstreams.kafka.topics import NOT_LOOKED_AT, Order, Presence, To
 class Mailbox:
     """One topic."""
 
-    __slots__ = ("_info", "_lost", "_order", "_pick", "_reread", "address", "correlation", "owned", "problem", "topic")
+    __slots__ = (
+        "_forget", "_info", "_lost", "_order", "_pick", "_reread", "address", "correlation", "owned", "problem", "topic",
+    )  # fmt: skip
 
     def __init__(self, topic: str, *, owned: int | None, pick: int | None, reread: float) -> None:
         self.topic = topic
@@ -27,6 +29,9 @@ class Mailbox:
         self._info: TopicInfo = NOT_LOOKED_AT
         self._order: Order | None = None
         self._lost = False
+        # Partitions whose place means nothing until an order that says so was carried out: the first one may fail,
+        # since a topic just made has no leaders for a moment.
+        self._forget: frozenset[int] = frozenset()
 
     def find_ids_in(self, header: str) -> None:
         """One more name of the header with the correlation id."""
@@ -61,6 +66,7 @@ class Mailbox:
 
     def assigned(self, order: Order) -> None:
         """The inbox has found its place."""
+        self._forget -= order.forget
         if self._order is not None and order.partitions == self._order.partitions and not self._lost:
             partition = None if self._pick is None else order.partitions[0]
             if self.address is None or self.address.partition != partition:
@@ -78,6 +84,7 @@ class Mailbox:
         return (self._pick % info.partitions,)
 
     def _ordered(self, order: Order) -> Order:
-        self._order = order
+        self._forget |= order.forget
+        self._order = order = order._replace(forget=self._forget.intersection(order.partitions))
         self._lost = False
         return order

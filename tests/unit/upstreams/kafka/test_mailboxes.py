@@ -122,3 +122,24 @@ def test_workers_of_an_instance_take_different_partitions() -> None:
         assert order is not None
         taken.update(order.partitions)
     assert taken == set(range(8))
+
+
+def test_what_is_to_be_forgotten_is_so_until_an_order_was_carried_out() -> None:
+    """A topic just made has no leaders for a moment: the first order for it cannot be placed."""
+    box = assigned(shared())
+    anew = EIGHT._replace(id="id-2")
+    assert box.seen(anew, NOW) is not None
+    box.lose("no leaders found")
+    order = box.seen(anew, NOW + 1)
+    assert order == Order("inbox", (5,), NOW + 1 - REREAD, frozenset({5}))
+    box.assigned(order)
+    assert where(box) == ("inbox", 5)
+    box.lose("gone for a moment")
+    assert box.seen(anew, NOW + 2) == Order("inbox", (5,), NOW + 2 - REREAD)
+
+
+def test_a_lost_place_is_found_again_even_if_the_first_try_fails() -> None:
+    box = assigned(shared())
+    assert box.misplaced(5, NOW) is not None
+    box.lose("nobody answers")
+    assert box.seen(EIGHT, NOW + 1) == Order("inbox", (5,), NOW + 1 - REREAD, frozenset({5}))
