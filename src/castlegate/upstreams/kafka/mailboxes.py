@@ -14,7 +14,8 @@ class Mailbox:
     """One topic."""
 
     __slots__ = (
-        "_forget", "_info", "_lost", "_order", "_pick", "_reread", "address", "correlation", "owned", "problem", "topic",
+        "_forget", "_info", "_lost", "_order", "_pick", "_reread", "address", "correlation", "owned", "problem",
+        "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, *, owned: int | None, pick: int | None, reread: float) -> None:
