@@ -6,6 +6,7 @@ A `Generation` is a router with its callers and the resources behind them. Build
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -68,7 +69,7 @@ class Generation:
         self.engine: Engine | None = None
         kafka = self.document.kafka
         if kafka is not None:
-            self._engine_settings = (kafka, self.document.listen.name, self._longest_timeout())
+            self._engine_settings = (kafka, self.document.listen.name, self.longest_timeout())
             if previous is not None and previous.engine is not None and not previous.engine.stopping:
                 self.engine = previous.engine if previous._engine_settings == self._engine_settings else None
             if self.engine is None:
@@ -79,7 +80,8 @@ class Generation:
         self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
         if self.client_certificates is not None:
             self.certificates.append(self.client_certificates)
-        self._budget = Budget(self.document.listen.limits.collected // workers)
+        self._budget: Budget = Budget(0) if previous is None else previous._budget
+        self._budget.resize(self._collected() // workers)
         self._callers: dict[tuple[str, ReplyMode], Caller] = {}
         # Of each caller: its guards, then the upstream.
         self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
@@ -99,16 +101,18 @@ class Generation:
         for upstream in self.upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.watch(self._registry)
+        if self.engine is not None:
+            self.engine.metrics.watch(self.engine.pending)
 
-    async def retire(self, successor: Generation | None, grace: float) -> None:
-        """Close what the successor has not taken over; what is in flight has `grace` seconds."""
-        taken = set() if successor is None else {id(each) for each in (*successor.upstreams.values(), successor.engine)}
+    async def retire(self, others: Sequence[Generation], grace: float) -> None:
+        """Close what no other generation that lives uses; what is in flight has `grace` seconds."""
+        used = {id(each) for other in others for each in (*other.upstreams.values(), other.engine)}
         for name, upstream in self.upstreams.items():
-            if isinstance(upstream, HttpUpstream) and id(upstream) not in taken:
+            if isinstance(upstream, HttpUpstream) and id(upstream) not in used:
                 upstream.close()
-                if successor is not None and name not in successor.upstreams:
+                if others and not any(isinstance(other.upstreams.get(name), HttpUpstream) for other in others):
                     upstream.unwatch(self._registry)
-        if self.engine is not None and id(self.engine) not in taken:
+        if self.engine is not None and id(self.engine) not in used:
             await self.engine.stop(grace)
 
     def readiness(self) -> Readiness:
@@ -124,6 +128,11 @@ class Generation:
         )
         return Readiness(http, self.engine.state.reason)
 
+    def _collected(self) -> int:
+        """Bytes of bodies held at once: room for the largest one that a route takes, whatever the settings say."""
+        largest = max(((route.limits or RouteLimits()).body for route in self.document.routes.values()), default=0)
+        return max(self.document.listen.limits.collected, largest)
+
     def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
         from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka
 
@@ -136,11 +145,12 @@ class Generation:
             name=self.document.listen.name,
             timer=self._timer,
             registry=self._registry,
-            longest_timeout=self._longest_timeout(),
+            longest_timeout=self.longest_timeout(),
             loop=asyncio.get_running_loop(),
         )
 
-    def _longest_timeout(self) -> float:
+    def longest_timeout(self) -> float:
+        """Seconds that a request of this generation may take."""
         routes = [self.document.effective(route) for route in self.document.routes.values()]
         timeouts = [route.timeout or DEFAULT_TIMEOUT for route in routes]
         for service in self.document.services.values():

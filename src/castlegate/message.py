@@ -227,10 +227,15 @@ class Body:
 class Budget:
     """Bytes of bodies that may be held in memory at once, by all requests of a worker together."""
 
-    __slots__ = ("left",)
+    __slots__ = ("_size", "left")
 
     def __init__(self, size: int) -> None:
-        self.left = size
+        self._size = self.left = size
+
+    def resize(self, size: int) -> None:
+        """What is taken stays taken."""
+        self.left += size - self._size
+        self._size = size
 
 
 class Share:

@@ -288,7 +288,7 @@ class ClientConnection(asyncio.Protocol):
     def _take(self, raw: bytes, rest: bytes) -> bytes:
         """Make a request of a head and what has arrived behind it; what is left over is returned."""
         method, target, fields = self._reader.read(raw, self._fields)
-        if fields is not self._fields:
+        if fields is not self._fields or fields.judged_by is not self._listener.forwarding:
             self._adopt(fields)
         exchange = self._exchange(method, target, fields)
         request, length = exchange.request, fields.length
@@ -336,7 +336,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _adopt(self, fields: Fields) -> None:
         """What follows of fields for every request with them; the next one often repeats them."""
-        forwarding = self._listener.forwarding
+        forwarding = fields.judged_by = self._listener.forwarding
         fields.client = forwarding.client(self._peer, fields.read)
         fields.log_client = fields.client.encode()
         fields.forwarded = forwarding.fields(self._peer, self._listener.scheme, fields.host, fields.read)
@@ -537,9 +537,9 @@ class ClientConnection(asyncio.Protocol):
                 logger.exception("request %s failed inside of the gateway", request.id.decode())
                 error = GatewayError(Kinds.INTERNAL)
         if error is not None:
-            if isinstance(error, RequestRefused):
-                self._listener.refused(error.kind.name)
             response = problem(error, request)
+        if isinstance(response.error, RequestRefused):
+            self._listener.refused(response.error.kind.name)
         exchange.error = response.error
         exchange.status = response.status
         if exchange.body is not None and not exchange.body.complete:

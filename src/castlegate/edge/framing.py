@@ -45,7 +45,7 @@ class Fields:
     """What the fields of a head say. Shared by the requests of a connection that repeat them."""
 
     __slots__ = (
-        "block", "chunked", "client", "forwarded", "headers", "host", "identified", "keep_alive", "length",
+        "block", "chunked", "client", "forwarded", "headers", "host", "identified", "judged_by", "keep_alive", "length",
         "log_agent", "log_client", "read", "version",
     )  # fmt: skip
 
@@ -60,6 +60,7 @@ class Fields:
         self.keep_alive = True
         self.identified = False  # whether they bring a request id or a trace
         # Set by the connection:
+        self.judged_by: object = None  # the `Forwarding` that said the following
         self.log_client = b""  # as they stand in the access log
         self.log_agent = b'""'
         self.client = ""  # address, behind trusted proxies the one they vouch for

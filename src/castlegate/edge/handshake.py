@@ -47,7 +47,7 @@ class TlsConnection(TlsStream):
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "unknown"
         listener = self._listener
-        if len(listener.connections) >= listener.settings.limits.connections or listener.draining:
+        if len(listener.connections) >= listener.max_connections or listener.draining:
             self._refuse("connections")  # a handshake to say so would cost more than the answer is worth
         else:
             listener.connections.add(self)

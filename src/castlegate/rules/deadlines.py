@@ -21,7 +21,7 @@ class Deadlines(Generic[E]):
     __slots__ = ("_buckets", "_count", "_next", "_wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` is called when an entry stands in a grain of its own, as the first one always does."""
+        """`wake` is called when there is an entry where there was none."""
         self._wake = wake
         self._buckets: dict[int, set[E]] = {}
         self._count = 0
@@ -38,9 +38,10 @@ class Deadlines(Generic[E]):
             bucket = self._buckets[grain] = set()
             if len(self._buckets) == 1 or grain < self._next:
                 self._next = grain
-            self._wake()
         bucket.add(entry)
         self._count += 1
+        if self._count == 1:  # a bucket may be left over from when there were none, so its making says nothing
+            self._wake()
 
     def remove(self, entry: E, deadline: float) -> None:
         """Take it out before it is due; nothing if it was returned already."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+
+logger = logging.getLogger("castlegate.supervisor")
 
 
 def notify(state: str) -> None:
@@ -13,6 +16,9 @@ def notify(state: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
-        manager.connect(address)
-        manager.sendall(state.encode())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.connect(address)
+            manager.sendall(state.encode())
+    except OSError as error:  # a manager that is not there is no reason to serve nobody
+        logger.warning("the service manager could not be told '%s': %s", state, error.strerror)

@@ -14,11 +14,13 @@ from castlegate.server.control import (
     Channel,
     Metrics,
     Order,
+    Prepare,
     Prepared,
     Refresh,
     Refreshed,
     Refused,
     State,
+    Switch,
     Switched,
     Word,
 )
@@ -36,7 +38,7 @@ class Place(NamedTuple):
 
 
 class WorkerProcess:
-    """One started worker. `prepared`, `switched`: the latest version it said that of."""
+    """One started worker. `switched`: the latest version it said that of."""
 
     def __init__(self, place: Place, process: subprocess.Popen[bytes], channel: Channel, registry: Registry) -> None:
         self.place = place
@@ -45,6 +47,7 @@ class WorkerProcess:
         self.state = State(False, "starting")
         self.switched = 0
         self._channel = channel
+        self._asked = 0  # the version that `_answer` is to be about
         self._answer: asyncio.Future[Prepared | Refused | Switched] | None = None
         self._refreshed = asyncio.Event()
         self.ended = asyncio.create_task(self._listen())
@@ -69,10 +72,10 @@ class WorkerProcess:
         """Send an order that asks for no answer."""
         self._channel.tell(order)
 
-    async def ask(self, order: Order, within: float) -> Prepared | Refused | Switched:
+    async def ask(self, order: Prepare | Switch, within: float) -> Prepared | Refused | Switched:
         """Send an order and wait for what it says to it; raises `TimeoutError`, or `ChildProcessError` if it ends."""
         answer: asyncio.Future[Prepared | Refused | Switched] = asyncio.get_running_loop().create_future()
-        self._answer = answer
+        self._asked, self._answer = order.version, answer
         self._channel.tell(order)
         either: list[asyncio.Future[Any]] = [answer, self.ended]
         await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
@@ -104,7 +107,7 @@ class WorkerProcess:
                 self._refreshed.set()
             elif isinstance(word, State):
                 self.state = word
-            elif self._answer is not None and not self._answer.done():
+            elif self._answer is not None and not self._answer.done() and word.version == self._asked:
                 if isinstance(word, Switched):
                     self.switched = word.version
                 self._answer.set_result(word)

@@ -80,8 +80,9 @@ class Supervisor:
         ]  # fmt: skip
         # What is served: changed by a reload alone.
         self._document = document
-        self._version = 1
+        self._version = self._asked = 1
         self._reloading = asyncio.Lock()
+        self._seen = _stamp(config)
         # By slot; None while there is none.
         self._workers: list[WorkerProcess | None] = [None] * len(listening)
         self._stop = asyncio.Event()
@@ -157,6 +158,8 @@ class Supervisor:
                 self._restarts.value += 1
             failures = failures + 1 if time.monotonic() - began < _STEADY else 0
             await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+            if self._draining:
+                return
             try:
                 async with self._reloading:
                     await self._start(place)
@@ -178,6 +181,7 @@ class Supervisor:
             for worker in workers:
                 worker.tell(Drain(stop=False))
             await asyncio.sleep(drain.notice)
+        workers = [worker for worker in self._workers if worker is not None]  # one may have been replaced meanwhile
         for place in self._places:
             place.listening.close()
         for worker in workers:
@@ -198,6 +202,7 @@ class Supervisor:
     async def reload(self) -> str:
         """Read the configuration again; returns what went wrong, nothing if it is served now."""
         async with self._reloading:
+            self._seen = _stamp(self._config)
             notify("RELOADING=1")
             wrong = await self._try_reload()
             notify("READY=1")
@@ -215,7 +220,8 @@ class Supervisor:
             _check_log(loaded.document.access_log.path)
         except (ConfigError, OSError) as error:
             return str(error)
-        version = self._version + 1
+        # Never a number again that was asked for before: an answer that comes late must not pass for another's.
+        version = self._asked = self._asked + 1
         document = _encode(loaded.document)
         workers = self._serving()
         answers = await asyncio.gather(
@@ -255,15 +261,13 @@ class Supervisor:
 
     async def _reload_when_told(self) -> None:
         """On SIGHUP, and when the file changes if it is watched."""
-        seen = _stamp(self._config)
         while True:
             try:
-                await asyncio.wait_for(self._reload_wanted.wait(), _WATCH if self._document.watch else None)
+                await asyncio.wait_for(self._reload_wanted.wait(), _WATCH)
             except TimeoutError:
-                if _stamp(self._config) == seen:
+                if not self._document.watch or _stamp(self._config) == self._seen:
                     continue
             self._reload_wanted.clear()
-            seen = _stamp(self._config)
             await self.reload()
 
     # For operators.

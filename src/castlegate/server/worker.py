@@ -45,6 +45,7 @@ from castlegate.server.control import (
 from castlegate.server.control import Drain as DrainOrder
 from castlegate.telemetry.access_log import AccessLog
 from castlegate.telemetry.metrics import Announcement, Memory, Registry
+from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
 logger = logging.getLogger("castlegate.worker")
@@ -74,9 +75,10 @@ class Worker:
         # Changed by orders alone.
         self._prepared: tuple[int, Generation] | None = None
         self._generation: Generation | None = None
+        self._alive: list[Generation] = []  # with those on which requests are still to end
         self._listener: Listener | None = None
         self._log: AccessLog | None = None
-        self._watching: list[asyncio.Task[None]] = []  # certificate files
+        self._watching: dict[FromFiles, asyncio.Task[None]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._state = State(False, "starting")
 
@@ -144,13 +146,14 @@ class Worker:
         if self._prepared is not None:
             _, generation = self._prepared
             self._prepared = None
-            await generation.retire(self._generation, 0.0)
+            await generation.retire(self._alive, 0.0)
 
     async def _switch(self) -> None:
         assert self._prepared is not None
         version, generation = self._prepared
         self._prepared = None
         before, self._generation = self._generation, generation
+        self._alive.append(generation)
         generation.watch()
         document = generation.document
         log = self._log
@@ -169,9 +172,7 @@ class Worker:
             await self._listener.start(socket.socket(fileno=self._arguments.listen))
         else:
             self._listener.adopt(document.listen, generation.router, self._log, generation.client_certificates)
-        for task in self._watching:
-            task.cancel()
-        self._watching = [asyncio.create_task(keep_current(each)) for each in generation.certificates if each.files]
+        self._watch_certificates(generation)
         if before is not None:
             self._retire(before)
         if log is not None:
@@ -186,6 +187,15 @@ class Worker:
         self._tell_state()
         self._channel.tell(Switched(version))
 
+    def _watch_certificates(self, generation: Generation) -> None:
+        """Those that are carried over go on being watched: a change between two looks must not be missed."""
+        before, self._watching = self._watching, {}
+        for made in generation.certificates:
+            if made.files:
+                self._watching[made] = before.pop(made) if made in before else asyncio.create_task(keep_current(made))
+        for task in before.values():
+            task.cancel()
+
     def _retire(self, generation: Generation) -> None:
         task = asyncio.create_task(self._retire_when_unused(generation))
         self._retiring.add(task)
@@ -196,16 +206,18 @@ class Worker:
 
     async def _retire_when_unused(self, generation: Generation) -> None:
         assert self._listener is not None
-        await self._listener.finished(self._listener.in_flight(), _RETIRE)
-        await generation.retire(self._generation, 0.0)
+        await self._listener.finished(self._listener.in_flight(), max(_RETIRE, generation.longest_timeout()))
+        self._alive.remove(generation)
+        await generation.retire(self._alive, 0.0)
 
     async def _drain(self) -> None:
-        for task in (*self._retiring, *self._watching):
+        for task in (*self._retiring, *self._watching.values()):
             task.cancel()
         if self._listener is not None and self._generation is not None:
             grace = self._generation.document.drain.limit
             await self._listener.drain(grace)
-            await self._generation.retire(None, min(grace, 5.0))
+            for generation in self._alive:
+                await generation.retire([], min(grace, 5.0))
         if self._log is not None:
             self._log.close()
         self._registry.refresh()
@@ -249,10 +261,11 @@ def _allowed_connections(wanted: int) -> int:
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    if soft == resource.RLIM_INFINITY or (soft - _OWN_FILES) * 3 // 4 >= wanted:
-        return wanted
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
     allowed = max(1, (soft - _OWN_FILES) * 3 // 4)
-    logger.warning("%d open files are allowed: %d clients at once are served, not %d", soft, allowed, wanted)
+    if allowed < wanted:
+        logger.warning("%d open files are allowed: %d clients at once are served, not %d", soft, allowed, wanted)
     return allowed
 
 

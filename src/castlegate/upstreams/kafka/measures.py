@@ -43,4 +43,9 @@ class Metrics:
         )
         self.lag = registry.gauge("castlegate_kafka_reply_lag", "Replies in the brokers' logs not read yet.").child()
         self.up = registry.gauge("castlegate_kafka_up", "Workers whose brokers answer.").child()
-        registry.gauge("castlegate_kafka_pending", "Requests that wait for replies.").watch(pending.__len__)
+        self._pending = registry.gauge("castlegate_kafka_pending", "Requests that wait for replies.")
+        self.watch(pending)
+
+    def watch(self, pending: Pending) -> None:
+        """Have the gauge tell of this table from now on."""
+        self._pending.watch(pending.__len__)

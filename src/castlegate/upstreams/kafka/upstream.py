@@ -164,9 +164,11 @@ class Operation:
         assert address is not None, "an open gate has one"
         headers, value = self._dialect.encode(call, address, correlation_id)
         if self._forwarding is not None or call.headers.lines:
-            # Before ours: of headers that repeat, readers take the last.
+            # Each name once: of headers that repeat some readers take the last, others all of them (kafkajs).
+            said = said_by_endpoint(call)
+            ours = {name for name, _ in (*said, *headers)}
             forwarded = self._forwarding.of(call) if self._forwarding is not None else []
-            headers = [*forwarded, *said_by_endpoint(call), *headers]
+            headers = [*(each for each in forwarded if each[0] not in ours), *said, *headers]
         add_context(headers, call, now, deadline)
         sink.headers = headers
         self._producers.send(self.topic, value, call.key, headers, sink, len(self._pending))

@@ -145,7 +145,7 @@ class Watch:
         try:
             found = topics.look(uncertain, self.owned, self.reads, timeout) if uncertain or not names else {}
             failure = ""
-        except Unreachable as unreachable:
+        except (Unreachable, Refused) as unreachable:
             found = {}
             failure = str(unreachable)
         # Not in the handler above: what fails in there keeps the exception, and so the client (confluent-kafka 2.16).
