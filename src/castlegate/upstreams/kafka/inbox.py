@@ -74,6 +74,7 @@ class Inbox:
         self._free = threading.Semaphore(_IN_FLIGHT)
         self._stopping = False
         # The thread's own.
+        self._followed: deque[Order] = deque()  # to be told of when the next consumer reads
         self._begin: dict[tuple[str, int], int] = {}  # by topic and partition: what is assigned, from which offset on
         self._lag_at = 0.0
         self._thread = threading.Thread(target=self._run, name="castlegate-kafka-inbox", daemon=True)
@@ -105,7 +106,7 @@ class Inbox:
 
     def _run(self) -> None:
         while not self._stopping:
-            if not self._orders:
+            if not self._orders and not self._begin:
                 self._wake.wait()
                 self._wake.clear()
                 continue
@@ -120,12 +121,18 @@ class Inbox:
                 for topic in {topic for topic, _ in self._begin}:
                     self._events.lost(topic, "its consumer failed")
                 self._begin.clear()
+                self._followed.clear()
                 time.sleep(_RETRY_S)
 
     def _read(self, consumer: Consumer) -> None:
+        """Until the end, or until another consumer is to go on where this one stands."""
+        if self._begin:
+            consumer.incremental_assign(_partitions(self._begin))
+        while self._followed:
+            self._events.assigned(self._followed.popleft())
         while not self._stopping:
-            if self._orders:
-                self._follow(consumer)
+            if self._orders and not self._follow(consumer):
+                return
             message = consumer.poll(_POLL_S)
             if message is not None:
                 batch = [message]
@@ -193,11 +200,16 @@ class Inbox:
         else:
             self._say(error.name(), "inbox: %s", error.str())
 
-    def _follow(self, consumer: Consumer) -> None:
-        """Carry out all orders; what they do not concern goes on being read and does not notice.
+    def _follow(self, consumer: Consumer) -> bool:
+        """Carry out all orders; what they do not concern goes on being read and does not notice. False: it takes a new
+        consumer, since this one may keep what it knew of a topic that was made anew (librdkafka 2.16).
 
         Assigned at once, since what comes second would wait for the end of the first one's fetch.
         """
+        if any(order.forget for order in self._orders):
+            self._begin = self._places(consumer)
+            self._note_all()
+            return False
         followed: list[Order] = []
         entered: dict[tuple[str, int], int] = {}
         while self._orders:
@@ -212,11 +224,22 @@ class Inbox:
             for partition in wanted.difference(here.difference(leave)):
                 entered[order.topic, partition] = self._begin[order.topic, partition] = order.offsets[partition]
             followed.append(order)
-        places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in entered.items()]
-        if places:
-            consumer.incremental_assign(places)
+        if entered:
+            consumer.incremental_assign(_partitions(entered))
         for order in followed:
             self._events.assigned(order)
+        return True
+
+    def _note_all(self) -> None:
+        """Take over all orders for the next consumer to begin with."""
+        while self._orders:
+            order = self._orders.popleft()
+            for place in [place for place in self._begin if place[0] == order.topic]:
+                if place[1] not in order.partitions or place[1] in order.forget:
+                    del self._begin[place]
+            for partition in order.partitions:
+                self._begin.setdefault((order.topic, partition), order.offsets[partition])
+            self._followed.append(order)
 
     def _places(self, consumer: Consumer) -> dict[tuple[str, int], int]:
         """The next offset of everything that is assigned: librdkafka knows it once something was consumed."""
@@ -242,3 +265,7 @@ class Inbox:
         left_out = self._limit.admit(kind)
         if left_out is not None:
             log.warning(text + "%s", *values, f" ({left_out} more like it)" if left_out else "")
+
+
+def _partitions(places: Mapping[tuple[str, int], int]) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition, offset) for (topic, partition), offset in places.items()]
