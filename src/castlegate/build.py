@@ -81,7 +81,7 @@ class Generation:
         if self.client_certificates is not None:
             self.certificates.append(self.client_certificates)
         self._budget: Budget = Budget(0) if previous is None else previous._budget
-        self._budget.resize(self._collected() // workers)
+        self._budget.resize(max(self.document.listen.limits.collected // workers, self._largest_body()))
         self._callers: dict[tuple[str, ReplyMode], Caller] = {}
         # Of each caller: its guards, then the upstream.
         self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
@@ -128,10 +128,10 @@ class Generation:
         )
         return Readiness(http, self.engine.state.reason)
 
-    def _collected(self) -> int:
-        """Bytes of bodies held at once: room for the largest one that a route takes, whatever the settings say."""
-        largest = max(((route.limits or RouteLimits()).body for route in self.document.routes.values()), default=0)
-        return max(self.document.listen.limits.collected, largest)
+    def _largest_body(self) -> int:
+        """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
+        routes = [self.document.effective(route) for route in self.document.routes.values()]
+        return max(((route.limits or RouteLimits()).body for route in routes), default=0)
 
     def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
         from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka

@@ -61,7 +61,8 @@ def test_more_clients_than_files_are_sent_away_and_those_there_are_served(tmp_pa
 
 def test_bodies_that_are_collected_have_a_budget_together(tmp_path: Path, origin: Origin) -> None:
     listen = 'listen: {address: "127.0.0.1:0", limits: {collected: 8MiB}}'
-    gateway = Gateway(tmp_path, config(origin, listen))
+    text = config(origin, listen).replace("{public: true}", "{public: true, limits: {body: 4MiB}}")
+    gateway = Gateway(tmp_path, text)
     head = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\n"
     half = b" " * 3_000_000
     with Client(gateway.port) as first, Client(gateway.port) as second, Client(gateway.port) as third:
