@@ -103,6 +103,11 @@ class Generation:
                 upstream.watch(self._registry)
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
+            used = {route.publish for route in self.document.routes.values() if route.publish is not None}
+            for upstream in self.upstreams.values():
+                if not isinstance(upstream, HttpUpstream):
+                    used |= upstream.topics()
+            self.engine.use(frozenset(used))
 
     async def retire(self, others: Sequence[Generation], grace: float) -> None:
         """Close what no other generation that lives uses; what is in flight has `grace` seconds."""

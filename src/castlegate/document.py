@@ -125,8 +125,9 @@ class AccessLog(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
 
     def check(self, at: Place) -> None:
         """A place to write to."""
-        if not self.path:
-            at.field("path").mistake("expected 'stdout', 'off' or a file, found nothing")
+        if not self.path or "\0" in self.path:
+            found = "nothing" if not self.path else "a name that no file can have"
+            at.field("path").mistake(f"expected 'stdout', 'off' or a file, found {found}")
         elif not isinstance(resolve(self.path), str):
             # Whoever writes `false` or `1` does not mean a file of that name.
             place = at.field("path")

@@ -13,6 +13,8 @@ _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]*)")
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
+_MOST = 1e15  # seconds or bytes
+
 # What people write instead, in lower case.
 _MEANT = {
     "msec": "ms", "millis": "ms", "milliseconds": "ms", "sec": "s", "secs": "s", "second": "s", "seconds": "s",
@@ -36,7 +38,10 @@ class Unit:
         match = _NUMBER.fullmatch(text.strip())
         if match is None or match[2] not in self.factors:
             raise ValueError(f"expected a {self.name} with its unit, such as {self.example}")
-        return float(match[1]) * self.factors[match[2]]
+        value = float(match[1]) * self.factors[match[2]]
+        if value > _MOST:
+            raise ValueError(f"expected a {self.name} that anyone could mean, such as {self.example}")
+        return value
 
     def meant(self, text: str) -> str | None:
         """What to write instead of `text`, where that is clear."""

@@ -25,4 +25,8 @@ def embedded_broker(kafka: Kafka | None) -> Iterator[None]:
         yield
     finally:
         broker.terminate()
-        broker.wait(timeout=5)
+        try:
+            broker.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            broker.kill()
+            broker.wait()

@@ -54,6 +54,9 @@ _LAST = 7.0  # seconds beyond `drain.limit` for what a worker does when its clie
 def run(config: Path) -> int:
     """Serve until told to stop; returns the exit status. Raises `ConfigError` and `OSError` (address in use)."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Until the loop takes the signals: nothing runs yet that could be reloaded or drained.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     document = load(config).document
     _check_log(document.access_log.path)
     listening = listen(document.listen.address, worker_count(document.workers))
@@ -86,6 +89,7 @@ class Supervisor:
         # By slot; None while there is none.
         self._workers: list[WorkerProcess | None] = [None] * len(listening)
         self._stop = asyncio.Event()
+        self._started = False
         self._draining = False
         self._reload_wanted = asyncio.Event()
         self._retired = Registry()  # what workers counted that are gone
@@ -121,6 +125,7 @@ class Supervisor:
             status = 2 if isinstance(starting.exception(), _Refusal) else 1
         elif starting.done():
             self._loaded_at.value = time.time()
+            self._started = True
             self._announce(admin)
             keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
             keepers.append(asyncio.create_task(self._reload_when_told()))
@@ -201,6 +206,8 @@ class Supervisor:
 
     async def reload(self) -> str:
         """Read the configuration again; returns what went wrong, nothing if it is served now."""
+        if not self._started:
+            return "the gateway is still starting"
         async with self._reloading:
             self._seen = _stamp(self._config)
             notify("RELOADING=1")
@@ -268,7 +275,12 @@ class Supervisor:
                 if not self._document.watch or _stamp(self._config) == self._seen:
                     continue
             self._reload_wanted.clear()
-            await self.reload()
+            try:
+                await self.reload()
+            except Exception:
+                # The next order to reload must still be heard.
+                self._reloads.child("error").value += 1
+                logger.exception("the configuration could not be reloaded, what was served goes on")
 
     # For operators.
 

@@ -73,7 +73,7 @@ class Worker:
         ).child()
         self._unrouted = Route("-", _refuse, 0, self._registry)
         # Changed by orders alone.
-        self._prepared: tuple[int, Generation] | None = None
+        self._prepared: tuple[int, Generation, AccessLog | None] | None = None
         self._generation: Generation | None = None
         self._alive: list[Generation] = []  # with those on which requests are still to end
         self._listener: Listener | None = None
@@ -134,30 +134,34 @@ class Worker:
                 registry=self._registry,
                 previous=self._generation,
             )
+            log = AccessLog.open(
+                generation.document.access_log.path, generation.document.access_log.redact, self._dropped
+            )
             await generation.start()
         except (ConfigError, OSError) as error:
             self._channel.tell(Refused(order.version, str(error)))
             return
-        self._prepared = order.version, generation
+        self._prepared = order.version, generation, log
         self._tell_metrics()
         self._channel.tell(Prepared(order.version))
 
     async def _discard(self) -> None:
         if self._prepared is not None:
-            _, generation = self._prepared
+            _, generation, log = self._prepared
             self._prepared = None
+            if log is not None:
+                self._retire_log(log)
             await generation.retire(self._alive, 0.0)
 
     async def _switch(self) -> None:
         assert self._prepared is not None
-        version, generation = self._prepared
+        version, generation, log = self._prepared
         self._prepared = None
         before, self._generation = self._generation, generation
         self._alive.append(generation)
         generation.watch()
         document = generation.document
-        log = self._log
-        self._log = AccessLog.open(document.access_log.path, document.access_log.redact, self._dropped)
+        former, self._log = self._log, log
         if self._listener is None:
             self._listener = Listener(
                 document.listen,
@@ -175,8 +179,8 @@ class Worker:
         self._watch_certificates(generation)
         if before is not None:
             self._retire(before)
-        if log is not None:
-            self._retire_log(log)
+        if former is not None:
+            self._retire_log(former)
         # What was made at load lives as long as the generation: the collector need not look at it again. Of what is
         # frozen and no longer used, cycles are found by a full collection, which holds up requests for tens of
         # milliseconds: not at every reload.

@@ -22,7 +22,8 @@ import msgspec
 
 from castlegate.telemetry.metrics import Counter
 
-LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+# Without waiting for whoever reads: a FIFO that nobody reads is a mistake, not a reason to hang.
+LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
 LOG_MODE = 0o640  # it holds addresses and paths: not for everyone
 _NAMES = re.compile(r"[\[\].]+")  # `user[token]` and `user.token` name a token too
 MAX_BUFFERED = 64 * 1024  # lines waiting to be written
@@ -57,6 +58,7 @@ class AccessLog:
     def __init__(self, path: str, redact: list[str], dropped: Counter) -> None:
         self._path = path
         self._fd = sys.stdout.fileno() if path == "stdout" else os.open(Path(path), LOG_FLAGS, LOG_MODE)
+        os.set_blocking(self._fd, True)  # for the thread that writes
         self._shared = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._secret = frozenset(name.lower() for name in redact)
         self._is_secret = lru_cache(1024)(self._names_a_secret)  # bounded with them: names are part of a bounded target

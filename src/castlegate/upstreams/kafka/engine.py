@@ -36,7 +36,7 @@ from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
 from castlegate.upstreams.kafka.producers import Producers, end
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.upstreams.kafka.streams import Flows, interrupt
-from castlegate.upstreams.kafka.topics import Order, Presence
+from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
 from castlegate.wire.timer import Timer
@@ -126,6 +126,7 @@ class Engine:
         self.stopping = False
         self.gates = Gates(self, timer)
         self._mailboxes: dict[str, Mailbox] = {}
+        self._used: frozenset[str] | None = None  # topics; None: all of them
         self._reason = "no broker has answered yet"
         self._looked_at = 0.0
         self._silent_since: float | None = None
@@ -141,18 +142,35 @@ class Engine:
 
     @property
     def state(self) -> EngineState:
-        """Ready when brokers answer and every reply topic in use is being read."""
+        """Ready when brokers answer and a reply topic in use is being read; what is amiss with others is the reason."""
         if self.stopping:
             return EngineState(False, "stopping")
         if self.link is not Link.UP:
             return EngineState(False, f"brokers do not answer: {self._reason}")
-        lost = [box for box in self._mailboxes.values() if box.address is None]
-        if lost:
-            return EngineState(
-                False, "; ".join(box.problem or f"reply topic {box.topic}: not read yet" for box in lost)
-            )
-        missing = [info.problem for info in self.gates.topics.values() if info.presence is not Presence.PRESENT]
-        return EngineState(True, "; ".join(filter(None, missing)))
+        boxes = [box for box in self._mailboxes.values() if self._is_used(box.topic)]
+        lost = [box for box in boxes if box.address is None]
+        reasons = [box.problem or f"reply topic {box.topic}: not read yet" for box in lost]
+        if not lost:
+            topics = self.gates.topics.items()
+            reasons = [
+                info.problem for name, info in topics if info.presence is not Presence.PRESENT and self._is_used(name)
+            ]
+        return EngineState(not lost or len(lost) < len(boxes), "; ".join(filter(None, reasons)))
+
+    def use(self, topics: frozenset[str]) -> None:
+        """Those of the configuration that is served: what others lack, which a reload has prepared or left behind, is
+        no concern of readiness.
+        """
+        self._used = topics
+        for topic, info in self.gates.topics.items():
+            self._tell_missing(topic, info)
+
+    def _is_used(self, topic: str) -> bool:
+        return self._used is None or topic in self._used
+
+    def _tell_missing(self, topic: str, info: TopicInfo) -> None:
+        missing = info.presence in (Presence.MISSING, Presence.FORBIDDEN)
+        self.metrics.missing.child(topic).value = missing and self._is_used(topic)
 
     @property
     def mailboxes(self) -> Mapping[str, Mailbox]:
@@ -361,7 +379,7 @@ class Engine:
                 orders.append(order)
             if info.problem:
                 self._say(f"topic {topic}", "kafka: %s", info.problem)
-            self.metrics.missing.child(topic).value = info.presence in (Presence.MISSING, Presence.FORBIDDEN)
+            self._tell_missing(topic, info)
         if orders:
             self._place(orders)
 

@@ -63,20 +63,22 @@ class Gates:
         self._timer = timer
         # Mutable, changed by this file alone.
         self.topics: dict[str, TopicInfo] = {}  # of requests and events
-        self._gates: list[Gate] = []
+        self._gates: dict[tuple[str, Mailbox | None], Gate] = {}
         self._turns: set[Turn] = set()
 
     def add(self, topic: str, mailbox: Mailbox | None) -> Gate:
         """A gate for requests to `topic` that are answered in `mailbox`, or for events."""
+        known = self._gates.get((topic, mailbox))
+        if known is not None:
+            return known
         self.topics.setdefault(topic, NOT_LOOKED_AT)
-        gate = Gate(self, topic, mailbox)
-        self._gates.append(gate)
+        gate = self._gates[topic, mailbox] = Gate(self, topic, mailbox)
         gate.open = self._certain(gate) and self.refusal(gate) is None
         return gate
 
     def refresh(self) -> None:
         """Something has changed: open and close gates, let those who wait look again."""
-        for gate in self._gates:
+        for gate in self._gates.values():
             gate.open = self._certain(gate) and self.refusal(gate) is None
         turns, self._turns = self._turns, set()
         for turn in turns:
@@ -85,7 +87,7 @@ class Gates:
     @property
     def settled(self) -> bool:
         """Whether every gate is open or refuses."""
-        return all(gate.open or self.refusal(gate) is not None for gate in self._gates)
+        return all(gate.open or self.refusal(gate) is not None for gate in self._gates.values())
 
     def refusal(self, gate: Gate) -> CallFailed | None:
         """Why nothing may go through, as far as that is certain."""

@@ -60,6 +60,10 @@ class KafkaUpstream:
             bound = self._bound[operation, mode] = self._bind(operation, mode)
         return bound
 
+    def topics(self) -> set[str]:
+        """Those that its operations write to and read from."""
+        return {topic for bound in self._bound.values() for topic in (bound.topic, bound.reply_topic)}
+
     def described(self, operation: str, mode: ReplyMode) -> Described:
         """What `bind` bound, as `castlegate explain` tells it."""
         return self._bound[operation, mode]
@@ -127,6 +131,11 @@ class Operation:
             "answer": f"on {sketch.show(topic)}, found by the header {self._dialect.correlation}",
         }
         return Description(role="upstream", name=f"Kafka, {type(self._dialect).__name__.lower()}", says=says)
+
+    @property
+    def reply_topic(self) -> str:
+        """Where its replies come to."""
+        return self._mailbox.topic
 
     async def __call__(self, call: Call) -> Reply:
         """Ask the service. Raises `CallFailed`."""
