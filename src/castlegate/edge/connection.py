@@ -501,9 +501,7 @@ class ClientConnection(asyncio.Protocol):
     def _fail_body(self, exchange: Exchange, refusal: RequestRefused) -> None:
         """The body that is arriving will never be whole. A request whose turn has not come is not begun at all."""
         exchange.keep_alive = False
-        if exchange is self._current:
-            self._listener.refused(refusal.kind.name)
-        else:
+        if exchange is not self._current:
             exchange.error = refusal
         assert exchange.body is not None
         exchange.body.fail(refusal)
