@@ -177,3 +177,76 @@ def test_thirty_reloads_under_load_fail_no_request(gateway: Gateway, origin: Ori
         thread.join(10)
     assert set(statuses) == {200}
     assert len(statuses) > 100
+
+
+def test_two_reloads_close_together_cut_nothing_of_the_first(gateway: Gateway, origin: Origin) -> None:
+    """A request of the first generation is still in flight when the third comes; those of the second must not pay."""
+    go_on = threading.Event()
+
+    def late(connection: socket.socket, _request: bytes) -> bool:
+        go_on.wait(10)
+        connection.sendall(OK)
+        return True
+
+    origin.script = late
+    with Client(gateway.port) as first, Client(gateway.port) as second:
+        first.send(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+        gateway.program.wait_until(lambda: len(origin.seen) == 1, "the first request")
+        reload(gateway, config(origin, more="drain: 9s"))
+        gateway.program.wait_until(lambda: version(gateway) == [2, 2], "the second generation")
+        second.send(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+        gateway.program.wait_until(lambda: len(origin.seen) == 2, "the second request")
+        other = config(origin).replace(
+            f'["http://127.0.0.1:{origin.port}"]',
+            f'{{instances: ["http://127.0.0.1:{origin.port}"], pool: {{connections: 9}}}}',
+        )
+        reload(gateway, other)
+        gateway.program.wait_until(lambda: version(gateway) == [3, 3], "the third generation")
+        go_on.set()
+        assert first.read_answer()[0] == 200
+        assert second.read_answer()[0] == 200
+
+
+def test_a_limit_of_connections_is_raised_by_a_reload(tmp_path: Path, origin: Origin) -> None:
+    def limited(most: int) -> str:
+        return config(origin).replace(
+            "workers: 2", f'listen: {{address: "127.0.0.1:0", limits: {{connections: {most}}}}}'
+        )
+
+    gateway = Gateway(tmp_path, limited(1))
+    with Client(gateway.port) as one:
+        assert one.send(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n").read_answer()[0] == 200
+        assert status(gateway, "/x") == 503
+        reload(gateway, limited(5))
+        gateway.program.wait_until(lambda: version(gateway) == [2], "the reload")
+        assert status(gateway, "/x") == 200
+    gateway.stop()
+
+
+def test_what_proxies_say_is_judged_anew_on_an_open_connection(tmp_path: Path, origin: Origin) -> None:
+    def trusting(networks: str) -> str:
+        return config(origin).replace(
+            "workers: 2", f'listen: {{address: "127.0.0.1:0", trusted_proxies: [{networks}]}}'
+        )
+
+    gateway = Gateway(tmp_path, trusting("127.0.0.1"))
+    request = b"GET /x HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+    with Client(gateway.port) as client:
+        client.send(request).read_answer()
+        assert b"192.0.2.7" in origin.seen[-1]
+        reload(gateway, trusting(""))
+        gateway.program.wait_until(lambda: version(gateway) == [2], "the reload")
+        client.send(request).read_answer()
+        assert b"192.0.2.7" not in origin.seen[-1]
+    gateway.stop()
+
+
+def test_a_log_that_nobody_reads_is_a_mistake_and_holds_up_nothing(gateway: Gateway, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = gateway.path.read_text().replace(f"access_log: {gateway.access_log}", f"access_log: {pipe}")
+    gateway.path.write_text(text)
+    gateway.program.send_signal(signal.SIGHUP)
+    gateway.program.wait_for_line("cannot be written")
+    assert status(gateway, "/x") == 200
+    assert gateway.readiness()[0] == 200
