@@ -14,16 +14,15 @@ from castlegate.wire.certificates import FromFiles
 
 logger = logging.getLogger("castlegate.certificates")
 
-_Signature = tuple[tuple[int, ...] | None, ...]
+Signature = tuple[tuple[int, ...] | None, ...]
 
 
-async def keep_current(made: FromFiles) -> None:
-    """Reload whenever the files have changed; until cancelled."""
+async def keep_current(made: FromFiles, seen: Signature) -> None:
+    """Reload whenever the files have changed since they were `seen`; until cancelled."""
     loop = asyncio.get_running_loop()
-    seen = await loop.run_in_executor(None, _signature, made.files)
     while True:
         await asyncio.sleep(made.every)
-        now = await loop.run_in_executor(None, _signature, made.files)
+        now = await loop.run_in_executor(None, signature, made.files)
         if now != seen:
             seen = now  # taken before the files are read: what is written meanwhile is another change
             await loop.run_in_executor(None, reload, made)
@@ -43,7 +42,7 @@ def reload(made: FromFiles) -> bool:
     return True
 
 
-def _signature(files: list[Path]) -> _Signature:
+def signature(files: list[Path]) -> Signature:
     """What differs when a file was written or replaced."""
     return tuple(_of_one(file) for file in files)
 

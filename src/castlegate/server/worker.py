@@ -28,7 +28,7 @@ from castlegate.edge.listener import Listener
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request, Response
 from castlegate.routing.route import Route
-from castlegate.server.certificates import keep_current
+from castlegate.server.certificates import Signature, keep_current, signature
 from castlegate.server.control import (
     Channel,
     Discard,
@@ -79,6 +79,7 @@ class Worker:
         self._listener: Listener | None = None
         self._log: AccessLog | None = None
         self._watching: dict[FromFiles, asyncio.Task[None]] = {}
+        self._read: dict[FromFiles, Signature] = {}  # how the files of what is prepared looked
         self._retiring: set[asyncio.Task[None]] = set()
         self._state = State(False, "starting")
 
@@ -134,6 +135,8 @@ class Worker:
                 registry=self._registry,
                 previous=self._generation,
             )
+            # At once: what is written after they were read is a change.
+            self._read = {made: signature(made.files) for made in generation.certificates}
             log = AccessLog.open(
                 generation.document.access_log.path, generation.document.access_log.redact, self._dropped
             )
@@ -196,7 +199,9 @@ class Worker:
         before, self._watching = self._watching, {}
         for made in generation.certificates:
             if made.files:
-                self._watching[made] = before.pop(made) if made in before else asyncio.create_task(keep_current(made))
+                self._watching[made] = (
+                    before.pop(made) if made in before else asyncio.create_task(keep_current(made, self._read[made]))
+                )
         for task in before.values():
             task.cancel()
 
