@@ -250,3 +250,14 @@ def test_a_log_that_nobody_reads_is_a_mistake_and_holds_up_nothing(gateway: Gate
     gateway.program.wait_for_line("cannot be written")
     assert status(gateway, "/x") == 200
     assert gateway.readiness()[0] == 200
+
+
+def test_a_log_that_no_file_can_be_is_a_mistake_and_the_next_reload_is_heard(gateway: Gateway, origin: Origin) -> None:
+    gateway.path.write_text(
+        gateway.path.read_text().replace(f"access_log: {gateway.access_log}", 'access_log: "a\\0b"')
+    )
+    gateway.program.send_signal(signal.SIGHUP)
+    gateway.program.wait_for_line("a name that no file can have")
+    reload(gateway, config(origin, "/y"))
+    gateway.program.wait_until(lambda: status(gateway, "/y") == 200, "the good one")
+    assert gateway.metrics()['castlegate_config_reloads_total{result="error"}'] == 1

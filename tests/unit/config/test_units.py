@@ -106,3 +106,8 @@ def test_origins(text: str, origin: tuple[str, int, bool]) -> None:
 def test_what_is_no_origin(text: str) -> None:
     with pytest.raises(ValueError):
         parse_origin(text)
+
+
+def test_a_duration_that_nobody_can_mean_is_refused() -> None:
+    with pytest.raises(ValueError, match="anyone could mean"):
+        shape_of(Seconds).unit.parse("9" * 400 + "d")  # type: ignore[union-attr]
