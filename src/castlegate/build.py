@@ -6,38 +6,50 @@ A `Generation` is a router with its callers and the resources behind them. Build
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
-from castlegate.endpoints.call import CallPlan, call_endpoint
+from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
-from castlegate.endpoints.settings import RouteLimits
+from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.guards.retry import Retry
+from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
+from castlegate.policies.authenticate import authenticate
+from castlegate.policies.policy import DescribedPolicy, Site
+from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.scheme import Scheme
 from castlegate.telemetry.metrics import Registry
+from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka, KafkaOperation
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
 if TYPE_CHECKING:
-    from castlegate.config.report import Place
     from castlegate.sketch import Described, DescribedGuard
     from castlegate.upstreams.kafka.engine import Engine
     from castlegate.upstreams.kafka.upstream import KafkaUpstream
 
     Upstream = HttpUpstream | KafkaUpstream
 
-DEFAULT_TIMEOUT = 10.0  # seconds, of a route that says none
+CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (authenticate,)
+"""The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
+
+SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
+"""What makes each kind of scheme of its name and its settings."""
+
+_TURN = 8  # routes compiled between two turns of the loop: what a reload may hold requests up for
 
 
 class Readiness(NamedTuple):
@@ -48,7 +60,10 @@ class Readiness(NamedTuple):
 
 
 class Generation:
-    """What one configuration became. What is configured as in the one before is carried over, not made anew."""
+    """What one configuration became. What is configured as in the one before is carried over, not made anew.
+
+    Made first, then compiled: `router` and `chains` are there after `compile`.
+    """
 
     def __init__(
         self,
@@ -86,15 +101,41 @@ class Generation:
         # Of each caller: its guards, then the upstream.
         self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
         self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
+        self._resources: Resources = Resources(None if previous is None else previous._resources)
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
-        self.router: Router[Route] = Router(self._routes())
-        self._report.raise_if_any()
         self._previous = None  # what is not carried over is not kept alive
+        self._schemes: dict[str, Scheme] = {}
+        self._means = Means(
+            resources=self._resources,
+            registry=registry,
+            timer=timer,
+            budget=self._budget,
+            folder=self._report.folder,
+            workers=workers,
+            caller=lambda call: self._caller(call, "last"),
+            fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, self._report.folder),
+        )
+        for name, said in self.document.auth.items():
+            self._schemes[name] = SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
+        self.router: Router[Route]
+
+    async def compile(self) -> None:
+        """Make the routes. Others have their turn in between: requests are served while a reload is prepared. Raises
+        `ConfigError`.
+        """
+        routes = []
+        for number, name in enumerate(self.document.routes):
+            routes.append(self._route(name))
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+        self.router = Router(routes)
+        self._report.raise_if_any()
 
     async def start(self) -> None:
         """Open what can be opened now; what cannot be reached is tried again in the background."""
         if self.engine is not None:
             await self.engine.start()
+        await self._resources.start()
 
     def watch(self) -> None:
         """Have gauges tell of this generation from now on."""
@@ -117,6 +158,7 @@ class Generation:
                 upstream.close()
                 if others and not any(isinstance(other.upstreams.get(name), HttpUpstream) for other in others):
                     upstream.unwatch(self._registry)
+        await self._resources.retire([other._resources for other in others])
         if self.engine is not None and id(self.engine) not in used:
             await self.engine.stop(grace)
 
@@ -136,7 +178,7 @@ class Generation:
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
         routes = [self.document.effective(route) for route in self.document.routes.values()]
-        return max(((route.limits or RouteLimits()).body for route in routes), default=0)
+        return max(((route.limits or RouteLimits()).largest_body for route in routes), default=0)
 
     def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
         from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka
@@ -178,25 +220,25 @@ class Generation:
         assert self.engine is not None, "the document was checked"
         return self.engine.service(name, service.kafka)
 
-    def _routes(self) -> list[tuple[RouteKey, Route]]:
-        routes = []
-        for name, said in self.document.routes.items():
-            at = self._report.place("routes", name)
-            key = parse_key(name, at)
-            assert key is not None, "the document was checked"
-            settings = self.document.effective(said)
-            limits = settings.limits or RouteLimits()
-            timeout = self._timeout(said, settings)
-            route = Route(
-                name,
-                self._handler(name, settings, key, timeout, limits, at),
-                limits.body,
-                self._registry,
-                timeout=timeout,
-                takes_options=key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings)),
-            )
-            routes.append((key, route))
-        return routes
+    def _route(self, name: str) -> tuple[RouteKey, Route]:
+        said, at = self.document.routes[name], self._report.place("routes", name)
+        key = parse_key(name, at)
+        assert key is not None, "the document was checked"
+        settings = self.document.effective(said)
+        limits = settings.limits or RouteLimits()
+        timeout = self._timeout(said, settings)
+        site = Site(name, key, self.document.scope(key, settings), at, limits.largest_body, self._schemes, self._means)
+        policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
+        self.chains[name] = [*policies]
+        route = Route(
+            name,
+            stack(self._endpoint(settings, site, timeout, limits), policies),
+            limits.largest_body,
+            self._registry,
+            timeout=timeout,
+            takes_options=key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings)),
+        )
+        return key, route
 
     def _operation(self, call: str) -> KafkaOperation | None:
         """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
@@ -234,17 +276,15 @@ class Generation:
             self._links[call, mode] = [*guards, described]
         return caller
 
-    def _handler(
-        self, name: str, settings: RouteSettings, key: RouteKey, timeout: float, limits: RouteLimits, at: Place
-    ) -> Handler:
-        """The endpoint inside the policies that the route uses, the first of them outermost."""
-        scope = key.scope()
+    def _endpoint(self, settings: RouteSettings, site: Site, timeout: float, limits: RouteLimits) -> Handler:
+        """What the route does; noted in its chain."""
+        chain, scope, at = self.chains[site.name], site.scope, site.at
         if settings.publish is not None:
             assert self.engine is not None, "the document was checked"
             publisher = self.engine.publisher(settings.publish)
             event = EventPlan(settings, scope, at)
-            self.chains[name] = [event, publisher]
-            return publish_endpoint(publisher, event, self._budget, limit=limits.body)
+            chain += [event, publisher]
+            return publish_endpoint(publisher, event, self._budget, limit=site.body)
         assert settings.call is not None, "the document was checked"
         call, operation = settings.call, self._operation(settings.call)
         if operation is not None:
@@ -255,5 +295,5 @@ class Generation:
         plan = CallPlan(settings, timeout, scope, at, carries_fields=not behind_kafka)
         mode = settings.reply or "last"
         caller = self._caller(call, mode)
-        self.chains[name] = [plan, *self._links[call, mode]]
+        chain += [plan, *self._links[call, mode]]
         return call_endpoint(plan, caller, settings, limits, self._budget, whole=behind_kafka, scope=scope, at=at)

@@ -10,10 +10,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
+from castlegate.calls.settings import VERBS, CallSettings
 from castlegate.config.addresses import is_loopback, parse_address
 from castlegate.config.environment import Environment
 from castlegate.config.joining import join
@@ -26,7 +27,9 @@ from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
-from castlegate.endpoints.settings import VERBS, CallSettings, PublishSettings, RouteDefaults
+from castlegate.endpoints.settings import PublishSettings, RouteBounds
+from castlegate.policies.authenticate import Access
+from castlegate.policies.roots import PRINCIPAL
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
@@ -47,13 +50,37 @@ _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOS
     last one, all that follow. Every route says `call` or `publish`, and who may call it.
     """
 
+_GROUPS: tuple[type[msgspec.Struct], ...] = (Access, RouteBounds)
+"""What routes and `defaults` can say, by feature."""
+
+_DEFAULTS = "What every route takes that does not say otherwise."
+
 if TYPE_CHECKING:
+
+    class RouteDefaults(Access, RouteBounds, kw_only=True, frozen=True, forbid_unknown_fields=True):
+        """What every route takes that does not say otherwise."""
 
     class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """What is done with the requests of one route."""
 
 else:
-    Route = join("Route", CallSettings, PublishSettings, RouteDefaults, module=__name__, doc=_ROUTE)
+    RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
+    Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
+
+
+class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One way in which callers prove who they are."""
+
+    @property
+    def kind(self) -> str:
+        """Which of its fields is said."""
+        return next(name for name in fields_of(Scheme) if getattr(self, name) is not None)
+
+    def check(self, at: Place) -> None:
+        """One way."""
+        said = [name for name in fields_of(Scheme) if getattr(self, name) is not None]
+        if len(said) != 1 and not any(at.field(name).spoilt for name in fields_of(Scheme)):
+            at.mistake(f"expected one of {listed([repr(name) for name in fields_of(Scheme)], 'or')}")
 
 
 class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -151,6 +178,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """How the instance stops."""
     kafka: Kafka | None = None
     """The Kafka cluster."""
+    auth: dict[str, Scheme] = {}
+    """The ways in which callers prove who they are, by the names that routes say."""
     services: dict[str, Service] = {}
     """The services by name."""
     defaults: RouteDefaults = RouteDefaults()
@@ -160,10 +189,20 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 
     def effective(self, route: Route) -> Route:
         """The route with `defaults` where it says nothing."""
-        missing = {
-            name: getattr(self.defaults, name) for name in fields_of(RouteDefaults) if getattr(route, name) is None
-        }
+        missing: dict[str, object] = {}
+        for group in _GROUPS:
+            fields = fields_of(group)
+            if getattr(group, "one_choice", False) and any(getattr(route, name) is not None for name in fields):
+                continue
+            for name in fields:
+                said, default = getattr(route, name), getattr(self.defaults, name)
+                if said is None or getattr(type(said), "merges", False):
+                    missing[name] = merged(said, default)
         return msgspec.structs.replace(route, **missing)
+
+    def scope(self, key: RouteKey, route: Route) -> Scope:
+        """What the references of an effective route can reach."""
+        return key.scope() if route.public else key.scope().including(PRINCIPAL)
 
     def check(self, at: Place) -> None:
         """What must hold between addresses, services, routes and the message broker."""
@@ -178,8 +217,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             key = parse_key(name, place)
             if key is not None:
                 _check_unique(name, names_by_shape.setdefault(key.shape, name), place)
-                _compile_templates(route, key.scope(), place)
-            _check_access(self.effective(route), place, at)
+                _compile_templates(route, self.scope(key, self.effective(route)), place)
+            _check_access(self, route, place, at)
             _check_purpose(self, route, key, place, at)
 
 
@@ -215,13 +254,32 @@ def _check_unique(name: str, other: str, place: Place) -> None:
         place.mistake(f"it matches the same requests as '{other}'{line}")
 
 
-def _check_access(route: Route, place: Place, at: Place) -> None:
-    if route.public or place.field("public").spoilt or at.field("defaults", "public").spoilt:
+def merged(said: Any, default: Any) -> Any:
+    """Of a section that merges inside, each of its own fields; else what is said, or the default."""
+    if not isinstance(said, msgspec.Struct) or not isinstance(default, msgspec.Struct):
+        return default if said is None else said
+    return msgspec.structs.replace(
+        said, **{name: getattr(default, name) for name in fields_of(type(said)) if getattr(said, name) is None}
+    )
+
+
+def _check_access(document: Document, said: Route, place: Place, at: Place) -> None:
+    route = document.effective(said)
+    inherited = said.public is None and said.auth is None
+    where = at.field("defaults") if inherited else place
+    if where.field("public").spoilt or where.field("auth").spoilt or place.field("public").spoilt:
         return
-    if route.public is None:
-        place.mistake("every route must say who may call it; write 'public: true' to open it to everyone")
-    else:
-        place.mistake("'public: false' leaves nobody who may call it; 'public: true' opens it to everyone")
+    if route.public and route.auth is not None:
+        where.field("public").mistake("both 'public: true' and 'auth' are said; a route is open or it is not")
+    elif route.public is None and route.auth is None:
+        place.mistake("every route must say who may call it; name a scheme with 'auth', or open it: 'public: true'")
+    elif not route.public and not route.schemes:
+        said_at = place if route.auth is None else where.field("auth")
+        said_at.mistake("this leaves nobody who may call it; name a scheme with 'auth', or open it: 'public: true'")
+    for name in route.schemes:
+        if name not in document.auth and not at.field("auth").spoilt and not at.field("auth", name).spoilt:
+            hint = suggest(name, document.auth, "there are") or "; there are none under 'auth'"
+            where.field("auth").mistake(f"no scheme is called {show(name)}{hint}")
 
 
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:

@@ -39,6 +39,7 @@ class Kinds:
     BAD_REQUEST = Kind("bad_request", 400, "Bad request")
     FRAMING = Kind("framing", 400, "Ambiguous or malformed message")
     UNAUTHORIZED = Kind("unauthorized", 401, "Who you are must be said")
+    FORBIDDEN = Kind("forbidden", 403, "Not allowed")
     BAD_PATH = Kind("bad_path", 400, "Path not acceptable")
     BAD_INPUT = Kind("bad_input", 400, "Input missing or malformed")
     NOT_FOUND = Kind("not_found", 404, "No such route")
@@ -52,10 +53,12 @@ class Kinds:
     CLIENT_GONE = Kind("client_gone", 499, "Client closed the connection")
     METHOD_UNKNOWN = Kind("method_unknown", 501, "Method not implemented")
     HTTP_VERSION = Kind("http_version", 505, "HTTP version not supported")
+    LIMITED = Kind("limited", 429, "Too many requests", 1)
     # Ours.
     INTERNAL = Kind("internal", 500, "Internal error")
     OVERLOADED = Kind("overloaded", 503, "Gateway overloaded", 1)
     DRAINING = Kind("draining", 503, "Gateway shutting down", 1)
+    UNVERIFIABLE = Kind("unverifiable", 503, "Credentials cannot be verified now", 5)
     # The service's side.
     CONNECT = Kind("connect", 502, "Service not reachable")
     CERTIFICATE = Kind("certificate", 502, "Service's certificate not valid")

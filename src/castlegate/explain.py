@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from castlegate.build import DEFAULT_TIMEOUT, Generation
+from castlegate.build import Generation
 from castlegate.config.report import DocumentPath, Place, Report, show_path
 from castlegate.config.shapes import Shape, fields_of, is_struct, shape_of
-from castlegate.document import Document, Loaded, load
+from castlegate.document import Document, Loaded, RouteDefaults, load, merged
 from castlegate.edge.forwarded import Forwarding
 from castlegate.edge.framing import HeadReader, locate
-from castlegate.endpoints.settings import RouteDefaults, RouteLimits
+from castlegate.endpoints.settings import DEFAULT_BODY, DEFAULT_BUFFER, DEFAULT_TIMEOUT, RouteLimits
 from castlegate.errors import RequestRefused
 from castlegate.message import Request
 from castlegate.routing.nearest import Near, nearest
@@ -38,7 +38,10 @@ BUILT_IN = "built in"
 _KNOWN = ("path", "query")  # roots of references whose values the request's target says
 _REFERENCE = re.compile(r"\{\{|\}\}|\{([^.{}?:\[\]]+)[^{}]*\}")
 _BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE")
-_DEFAULTS: Mapping[str, Any] = {"timeout": DEFAULT_TIMEOUT, "limits": RouteLimits()}
+_DEFAULTS: Mapping[str, Any] = {
+    "timeout": DEFAULT_TIMEOUT,
+    "limits": RouteLimits(body=DEFAULT_BODY, buffer=DEFAULT_BUFFER),
+}
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -96,6 +99,7 @@ async def _explain(loaded: Loaded, method: str, target: str, host: str) -> Expla
     document = _with_stand_ins(loaded.document, Shape(Document), loaded.report.place(), sketch)
     timer, registry = Timer(asyncio.get_running_loop()), Registry()
     generation = Generation(Loaded(document, loaded.report), instance="explain", timer=timer, registry=registry)
+    await generation.compile()
     told = Explanation(method=method, host=host, target=target)
     try:
         request = _request(document, method, target, host, sketch)
@@ -240,9 +244,10 @@ def _settings(loaded: Loaded, name: str) -> Iterator[Setting]:
         value = getattr(effective, field)
         if field == "timeout" and said.timeout is None and of_operation is not None:
             value = of_operation.timeout or value
-        value = _DEFAULTS.get(field) if value is None else value
+        value = merged(value, _DEFAULTS.get(field))
         saying = [(owner, (*path, field)) for owner, path in owners if (*path, field) in report.positions]
-        yield from _leaves(field, value, shape_of(info.type), saying[:1], report)
+        owner = saying if getattr(type(value), "merges", False) else saying[:1]
+        yield from _leaves(field, value, shape_of(info.type), owner, report)
     if service is not None and service.http is not None:
         path: DocumentPath = ("services", service_name, "http")
         yield from _bounds(path, service.http, "service", report)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 from castlegate.errors import GatewayError, Kinds, RequestRefused
+from castlegate.principal import Principal
 from castlegate.waiting import Waiter
 
 if TYPE_CHECKING:
@@ -264,8 +265,8 @@ class Request:
     """A client's request, from its head on; made by the edge before routing."""
 
     __slots__ = (
-        "_json", "arrived", "body", "client", "deadline", "forwarded", "headers", "host", "id", "method", "on_end",
-        "params", "path", "query", "route", "scheme", "trace",
+        "_json", "arrived", "body", "certificate", "client", "deadline", "forwarded", "headers", "host", "id", "method",
+        "on_end", "params", "path", "principal", "query", "route", "scheme", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -297,6 +298,8 @@ class Request:
         self.forwarded = b""  # what HTTP services are told of client and proxies: Forwarded, X-Forwarded-*, Via
         self.params = _NO_PARAMS
         self.route: Any = None
+        self.principal: Principal | None = None  # set where the route asks who calls
+        self.certificate: Mapping[str, Any] | None = None  # the client's, if it was verified, as `ssl` parses it
         self.on_end: list[Callable[[Ended], None]] | None = None
         self._json: Any = _UNREAD
 

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from castlegate.calls.settings import CallSettings, HeaderRules
 from castlegate.config.environment import Environment
 from castlegate.config.reading import read
 from castlegate.config.report import ConfigError, Report
 from castlegate.config.shapes import fields_of
 from castlegate.config.source import compose
 from castlegate.config.validation import validate
-from castlegate.document import Document, Route, Service, check, load
+from castlegate.document import Document, Route, RouteDefaults, Service, check, load
 from castlegate.edge.settings import EdgeTimeouts, Listen
-from castlegate.endpoints.settings import CallSettings, HeaderRules, PublishSettings, RouteDefaults, RouteLimits
+from castlegate.endpoints.settings import PublishSettings, RouteLimits
 from castlegate.upstreams.http.settings import HttpPool, HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaOperation, KafkaService
 

@@ -85,6 +85,26 @@ def parse_origin(text: str) -> Origin:
     return Origin(check_host(host), int(port), url.scheme == "https")
 
 
+class Url(NamedTuple):
+    """One that the gateway itself asks: `https://idp.example.com/keys?v=2`."""
+
+    origin: str
+    """With its scheme, as `parse_origin` takes it."""
+    target: str
+    """Path and query."""
+
+
+def parse_url(text: str) -> Url:
+    """A URL taken apart. Raises `ValueError`."""
+    scheme, separator, rest = text.partition("://")
+    end = min((rest.find(mark) for mark in "/?#" if mark in rest), default=len(rest))
+    origin, target = f"{scheme}{separator}{rest[:end]}", rest[end:]
+    parse_origin(origin)
+    if "#" in target or not target.isprintable() or " " in target:
+        raise ValueError("expected a URL without spaces and without a fragment")
+    return Url(origin, target if target.startswith("/") else f"/{target}")
+
+
 def _what_is_missing(text: str) -> str:
     if text.isdecimal():
         return f"expected host:port; write 0.0.0.0:{text} for all interfaces, or 127.0.0.1:{text}"

@@ -46,6 +46,7 @@ async def _examine(path: Path, within: float, tell: Callable[[Finding], None]) -
     loaded = load(path)
     timer, registry = Timer(asyncio.get_running_loop()), Registry()
     generation = Generation(loaded, instance="doctor", timer=timer, registry=registry)
+    await generation.compile()
     document = generation.document
     groups: list[Coroutine[Any, Any, list[Finding]]] = [_machine(document, within, tell)]
     for name, service in document.services.items():

@@ -14,8 +14,8 @@ from castlegate.errors import CallFailed, Kind, Kinds, Outcome
 from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.settings import HttpPool
-from castlegate.upstreams.http.tls import ServiceCertificates
 from castlegate.waiting import Waiter
+from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
 

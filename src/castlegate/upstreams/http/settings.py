@@ -10,7 +10,7 @@ import msgspec
 from castlegate.config.addresses import check_host, parse_address, parse_origin
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size
-from castlegate.upstreams.http.tls import ServiceTls
+from castlegate.wire.service_tls import ServiceTls
 
 _USER = re.compile(r"//[^/@]*@")  # may hold a password
 

@@ -15,8 +15,8 @@ from castlegate.telemetry.metrics import Family, Gauge, Registry
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
-from castlegate.upstreams.http.tls import ServiceCertificates
 from castlegate.waiting import Waiter
+from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
 _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))

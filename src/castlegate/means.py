@@ -1,0 +1,31 @@
+"""What features are made with, beside their settings: the same for everything in a generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from castlegate.fetching import MakeFetcher
+from castlegate.message import Budget, Caller
+from castlegate.resources import Resources
+from castlegate.telemetry.metrics import Registry
+from castlegate.wire.timer import Timer
+
+
+class Means(NamedTuple):
+    """Of one generation."""
+
+    resources: Resources
+    registry: Registry
+    timer: Timer
+    budget: Budget
+    """Of collected bodies."""
+    folder: Path
+    """What files named in the configuration are relative to."""
+    workers: int
+    """Among how many the instance's figures are divided, where they are."""
+    caller: Callable[[str], Caller]
+    """Of `service` or `service.operation`, inside the service's guards."""
+    fetcher: MakeFetcher
+    """For what is asked on the gateway's own behalf; to be kept among the resources."""

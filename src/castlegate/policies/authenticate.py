@@ -1,0 +1,110 @@
+"""Who calls: each route names the schemes of which any will do, or is open to everyone.
+
+A credential that one scheme finds and does not accept refuses the request unless another accepts its own. Nothing is
+public by omission: the configuration's check refuses a route that says neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import ClassVar, NamedTuple
+
+import msgspec
+
+from castlegate.errors import GatewayError, Kinds, RequestRefused
+from castlegate.message import Handler, Request, Response
+from castlegate.policies.policy import Site
+from castlegate.problem import problem
+from castlegate.schemes.scheme import Scheme, Unauthenticated
+from castlegate.sketch import Description, Sketch
+
+
+class Access(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Who may call a route. What a route says here replaces all that `defaults` say of it."""
+
+    one_choice: ClassVar[bool] = True
+
+    public: bool | None = None
+    """`true` opens the route to everyone. Every route must say who may call it."""
+    auth: str | list[str] | None = None
+    """The scheme under `auth` by which callers prove who they are, or several of which any will do."""
+
+    @property
+    def schemes(self) -> list[str]:
+        """The names of `auth`."""
+        return [self.auth] if isinstance(self.auth, str) else list(self.auth or ())
+
+
+def authenticate(settings: Access, site: Site) -> Authenticate | None:
+    """The policy, unless the route is public."""
+    if settings.public:
+        return None
+    return Authenticate({name: site.schemes[name] for name in settings.schemes})
+
+
+class Authenticate:
+    """Puts the principal on the request, or answers 401."""
+
+    def __init__(self, schemes: dict[str, Scheme]) -> None:
+        self._names = list(schemes)
+        self._schemes: Sequence[Scheme] = list(schemes.values())
+
+    def describe(self, sketch: Sketch) -> Description:
+        """Which schemes."""
+        del sketch
+        return Description(role="policy", name="authenticate", says={"by": self._names})
+
+    def wrap(self, inner: Handler) -> Handler:
+        """Handlers behind it find the request's principal set."""
+        schemes = self._schemes
+
+        def handle(request: Request) -> Awaitable[Response]:
+            for scheme in schemes:
+                credential = scheme.take(request)
+                if credential is not None:
+                    principal = scheme.known(credential)
+                    if principal is None:
+                        return self._verify(inner, request)
+                    request.principal = principal
+                    return inner(request)
+            return self._verify(inner, request)
+
+        return handle
+
+    async def _verify(self, inner: Handler, request: Request) -> Response:
+        failed = Failed(None, None)
+        for scheme in self._schemes:
+            credential = scheme.take(request)
+            if credential is None:
+                continue
+            try:
+                request.principal = scheme.known(credential) or await scheme.verify(credential, request)
+            except GatewayError as error:
+                failed = Failed(scheme, error)
+            else:
+                return await inner(request)
+        return problem(self._refusal(failed), request)
+
+    def _refusal(self, failed: Failed) -> GatewayError:
+        """401 with a challenge for each scheme; the one whose credential was refused says why (RFC 6750 §3)."""
+        error = failed.error
+        if error is not None and error.kind is not Kinds.UNAUTHORIZED:
+            return error
+        challenges = []
+        for scheme in self._schemes:
+            challenge = scheme.challenge
+            if challenge and scheme is failed.scheme and isinstance(error, Unauthenticated):
+                separator = ", " if "=" in challenge else " "
+                challenge += f'{separator}error="{error.problem}", error_description="{error.detail}"'
+            if challenge and challenge not in challenges:
+                challenges.append(challenge)
+        detail = "There is no credential in the request." if error is None else error.detail
+        headers = tuple([(b"www-authenticate", challenge.encode("latin-1")) for challenge in challenges])
+        return RequestRefused(Kinds.UNAUTHORIZED, detail, headers=headers)
+
+
+class Failed(NamedTuple):
+    """The last scheme that found a credential and did not accept it."""
+
+    scheme: Scheme | None
+    error: GatewayError | None

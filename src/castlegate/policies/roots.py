@@ -1,0 +1,50 @@
+"""References to who calls: `{principal.subject}`, `{claims.sub}`. Reachable where a route asks who calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from castlegate.config.references import MISSING, Fetch, Parts, Root, dig, steps_of
+from castlegate.config.report import Place, suggest
+from castlegate.message import Request
+
+_FIELDS = ("subject", "scheme", "credential")
+
+
+class ClaimsRoot:
+    """`{claims.sub}`: what the scheme was told of the principal, and what is in it."""
+
+    needs_body = False
+
+    def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
+        """Missing where the claims do not have it."""
+        steps = steps_of("claims", name, every, at)
+        if steps is None:
+            return None
+
+        def value(request: Request, _parts: Parts) -> Any:
+            return MISSING if request.principal is None else dig(request.principal.claims, steps)
+
+        return value
+
+    def rest(self, name: str) -> None:
+        """Never."""
+
+
+class PrincipalRoot:
+    """`{principal.subject}`, `{principal.scheme}`, `{principal.credential}`."""
+
+    needs_body = False
+
+    def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
+        """Missing where it is empty."""
+        if name not in _FIELDS or every:
+            at.mistake(f"a principal has no '{name}'{suggest(name, _FIELDS, 'it has')}")
+            return None
+        return lambda request, _parts: getattr(request.principal, name, "") or MISSING
+
+    def rest(self, name: str) -> None:
+        """Never."""
+
+
+PRINCIPAL: dict[str, Root] = {"claims": ClaimsRoot(), "principal": PrincipalRoot()}

@@ -1,0 +1,24 @@
+"""Who a request was found to come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified identity. Shared by the requests that prove the same one: nothing in it is to be changed."""
+
+    subject: str
+    scheme: str
+    """The name of the scheme of `auth` that verified it."""
+    claims: Mapping[str, Any] = {}
+    """What is known of it, as the scheme was told."""
+    scopes: frozenset[str] = frozenset()
+    credential: str = ""
+    """Names what it was proven with (the id of a token, of a key, a certificate's fingerprint); never a secret."""
+    expires: float = math.inf
+    """Unix time at which the credential ends."""

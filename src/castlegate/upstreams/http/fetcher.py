@@ -1,0 +1,69 @@
+"""Requests that the gateway makes for itself, over the same connections as those that it makes for clients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.fetching import Fetched
+from castlegate.message import Body, Call, Headers, Request
+from castlegate.telemetry.metrics import Registry
+from castlegate.telemetry.trace import Ids
+from castlegate.upstreams.http.settings import HttpPool, HttpService
+from castlegate.upstreams.http.upstream import HttpUpstream
+from castlegate.wire.service_tls import ServiceTls
+from castlegate.wire.timer import Timer
+
+_POOL = HttpPool(connections=4, waiting=64, connect_timeout=3.0, read_timeout=3.0)
+
+
+class HttpFetcher:
+    """See `castlegate.fetching.Fetcher`."""
+
+    def __init__(self, name: str, origin: str, tls: ServiceTls, timer: Timer, registry: Registry, folder: Path) -> None:
+        service = HttpService(instances=[origin], tls=tls, pool=_POOL)
+        self._upstream = HttpUpstream(name, service, timer, registry, folder)
+        self._call = self._upstream.bind("")
+        self._host = origin.partition("://")[2].encode()
+        self._now = timer.now
+        self._ids = Ids()
+
+    async def start(self) -> None:
+        """Connections are made when they are needed."""
+
+    async def stop(self) -> None:
+        """Close the idle connections; busy ones close when they are given back."""
+        self._upstream.close()
+
+    async def fetch(
+        self, method: bytes, target: bytes, headers: Headers, body: bytes, *, within: float, limit: int
+    ) -> Fetched:
+        """See `castlegate.fetching.Fetcher`."""
+        request_id, trace = self._ids.fresh()
+        now = self._now()
+        request = Request(request_id, trace, "-", b"https", self._host, method, target, b"", headers, body, now)
+        request.deadline = now + within
+        call = Call(request, method, target, headers, body, None, within, idempotent=method == b"GET")
+        reply = await self._call(call)
+        content = reply.body if isinstance(reply.body, bytes) else await self._read(reply.body, request.deadline, limit)
+        if len(content) > limit:
+            raise _too_large(limit)
+        return Fetched(reply.status, reply.headers, content)
+
+    async def _read(self, body: Body, deadline: float, limit: int) -> bytes:
+        """All of it; the pool's read timeout bounds each wait, so that this ends soon after the deadline."""
+        content = b""
+        try:
+            while chunk := await body.read():
+                content += chunk
+                if len(content) > limit:
+                    raise _too_large(limit)
+                if self._now() > deadline:
+                    raise CallFailed(Kinds.TIMEOUT, Outcome.ANSWERED)
+        finally:
+            body.close()
+        return content
+
+
+def _too_large(limit: int) -> CallFailed:
+    return CallFailed(Kinds.BAD_ANSWER, Outcome.ANSWERED, f"The answer is larger than {limit} bytes.")
