@@ -23,6 +23,7 @@ from castlegate.guards.retry import Retry
 from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
 from castlegate.policies.authenticate import authenticate
+from castlegate.policies.authorize import authorize
 from castlegate.policies.policy import DescribedPolicy, Site
 from castlegate.resources import Resources
 from castlegate.routing.route import Route
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     Upstream = HttpUpstream | KafkaUpstream
 
-CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (authenticate,)
+CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (authenticate, authorize)
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
@@ -117,6 +118,7 @@ class Generation:
         )
         for name, said in self.document.auth.items():
             self._schemes[name] = SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
+        self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -227,7 +229,8 @@ class Generation:
         settings = self.document.effective(said)
         limits = settings.limits or RouteLimits()
         timeout = self._timeout(said, settings)
-        site = Site(name, key, self.document.scope(key, settings), at, limits.largest_body, self._schemes, self._means)
+        scope, body = self.document.scope(key, settings), limits.largest_body
+        site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
         route = Route(

@@ -29,6 +29,8 @@ from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import PublishSettings, RouteBounds
 from castlegate.policies.authenticate import Access
+from castlegate.policies.authorize import OF_CALLERS, Authorization, check_public, check_use
+from castlegate.policies.named import NamedPolicy
 from castlegate.policies.roots import PRINCIPAL
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.http.settings import HttpService
@@ -50,14 +52,14 @@ _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOS
     last one, all that follow. Every route says `call` or `publish`, and who may call it.
     """
 
-_GROUPS: tuple[type[msgspec.Struct], ...] = (Access, RouteBounds)
+_GROUPS: tuple[type[msgspec.Struct], ...] = (Access, Authorization, RouteBounds)
 """What routes and `defaults` can say, by feature."""
 
 _DEFAULTS = "What every route takes that does not say otherwise."
 
 if TYPE_CHECKING:
 
-    class RouteDefaults(Access, RouteBounds, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    class RouteDefaults(Access, Authorization, RouteBounds, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """What every route takes that does not say otherwise."""
 
     class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -180,6 +182,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """The Kafka cluster."""
     auth: dict[str, Scheme] = {}
     """The ways in which callers prove who they are, by the names that routes say."""
+    policies: dict[str, NamedPolicy] = {}
+    """Conditions on requests, by the names that routes say."""
     services: dict[str, Service] = {}
     """The services by name."""
     defaults: RouteDefaults = RouteDefaults()
@@ -198,6 +202,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                 said, default = getattr(route, name), getattr(self.defaults, name)
                 if said is None or getattr(type(said), "merges", False):
                     missing[name] = merged(said, default)
+        if missing.get("public", route.public):  # callers are not known there
+            missing |= {name: getattr(route, name) for name in OF_CALLERS}
         return msgspec.structs.replace(route, **missing)
 
     def scope(self, key: RouteKey, route: Route) -> Scope:
@@ -219,6 +225,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                 _check_unique(name, names_by_shape.setdefault(key.shape, name), place)
                 _compile_templates(route, self.scope(key, self.effective(route)), place)
             _check_access(self, route, place, at)
+            _check_authorization(self, route, key, place, at)
             _check_purpose(self, route, key, place, at)
 
 
@@ -280,6 +287,22 @@ def _check_access(document: Document, said: Route, place: Place, at: Place) -> N
         if name not in document.auth and not at.field("auth").spoilt and not at.field("auth", name).spoilt:
             hint = suggest(name, document.auth, "there are") or "; there are none under 'auth'"
             where.field("auth").mistake(f"no scheme is called {show(name)}{hint}")
+
+
+def _check_authorization(document: Document, said: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+    route = document.effective(said)
+    where = (place if said.policy is not None else at.field("defaults")).field("policy")
+    if said.public and not place.field("public").spoilt:
+        check_public(said, place)
+    if key is None:
+        return
+    for name in route.policies:
+        policy = document.policies.get(name)
+        if policy is not None:
+            check_use(name, policy, key.params, place.field("policy") if said.policy is not None else place)
+        elif not (where.spoilt or at.field("policies").spoilt or at.field("policies", name).spoilt):
+            hint = suggest(name, document.policies, "there are") or "; there are none under 'policies'"
+            where.mistake(f"no policy is called {show(name)}{hint}")
 
 
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:

@@ -24,6 +24,7 @@ from castlegate.edge.framing import HeadReader, locate
 from castlegate.endpoints.settings import DEFAULT_BODY, DEFAULT_BUFFER, DEFAULT_TIMEOUT, RouteLimits
 from castlegate.errors import RequestRefused
 from castlegate.message import Request
+from castlegate.principal import Principal
 from castlegate.routing.nearest import Near, nearest
 from castlegate.routing.path import normalise
 from castlegate.routing.route import Route
@@ -89,13 +90,14 @@ class Explanation(msgspec.Struct, kw_only=True):
         return self.refusal is None
 
 
-def explain(path: Path, method: str, target: str, host: str) -> Explanation:
-    """What becomes of `METHOD TARGET`. Raises `ConfigError`."""
-    return asyncio.run(_explain(load(path), method, target, host))
+def explain(path: Path, method: str, target: str, host: str, caller: Principal | None = None) -> Explanation:
+    """What becomes of `METHOD TARGET`, from `caller` if it is said. Raises `ConfigError`."""
+    return asyncio.run(_explain(load(path), method, target, host, caller))
 
 
-async def _explain(loaded: Loaded, method: str, target: str, host: str) -> Explanation:
+async def _explain(loaded: Loaded, method: str, target: str, host: str, caller: Principal | None) -> Explanation:
     sketch = Sketch()
+    sketch.caller = caller
     document = _with_stand_ins(loaded.document, Shape(Document), loaded.report.place(), sketch)
     timer, registry = Timer(asyncio.get_running_loop()), Registry()
     generation = Generation(Loaded(document, loaded.report), instance="explain", timer=timer, registry=registry)
@@ -123,6 +125,8 @@ async def _explain(loaded: Loaded, method: str, target: str, host: str) -> Expla
     try:
         for link in generation.chains[route.name]:
             told.chain.append(link.describe(sketch))
+            if sketch.refusal is not None:
+                raise sketch.refusal
     except RequestRefused as refused:
         told.refusal = _refusal(refused)
     return told
