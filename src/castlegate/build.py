@@ -22,8 +22,13 @@ from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.guards.retry import Retry
 from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
+from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
+from castlegate.policies.cors import CorsPolicy, cors
+from castlegate.policies.origin import check_origin
 from castlegate.policies.policy import DescribedPolicy, Site
+from castlegate.policies.secure import Secure, secure
+from castlegate.policies.validate import validate
 from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -43,7 +48,14 @@ if TYPE_CHECKING:
 
     Upstream = HttpUpstream | KafkaUpstream
 
-CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (authenticate,)
+CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
+    secure,
+    cors,
+    addresses,
+    authenticate,
+    check_origin,
+    validate,
+)
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
@@ -230,13 +242,17 @@ class Generation:
         site = Site(name, key, self.document.scope(key, settings), at, limits.largest_body, self._schemes, self._means)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
+        preflight = next((policy.preflight for policy in policies if isinstance(policy, CorsPolicy)), None)
+        forwards_options = key.method == ANY and preflight is None and self._forwards_method(settings)
         route = Route(
             name,
             stack(self._endpoint(settings, site, timeout, limits), policies),
             limits.largest_body,
             self._registry,
             timeout=timeout,
-            takes_options=key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings)),
+            takes_options=key.method == b"OPTIONS" or forwards_options,
+            preflight=preflight,
+            dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, (Secure, CorsPolicy))],
         )
         return key, route
 
