@@ -93,6 +93,7 @@ class Generation:
         self._timer = timer
         self._registry = registry
         self._previous = previous
+        self._routes = {name: self.document.effective(route) for name, route in self.document.routes.items()}
         self.engine: Engine | None = None
         kafka = self.document.kafka
         if kafka is not None:
@@ -189,8 +190,7 @@ class Generation:
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
-        routes = [self.document.effective(route) for route in self.document.routes.values()]
-        return max(((route.limits or RouteLimits()).largest_body for route in routes), default=0)
+        return max(((route.limits or RouteLimits()).largest_body for route in self._routes.values()), default=0)
 
     def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
         from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka
@@ -210,8 +210,7 @@ class Generation:
 
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
-        routes = [self.document.effective(route) for route in self.document.routes.values()]
-        timeouts = [route.timeout or DEFAULT_TIMEOUT for route in routes]
+        timeouts = [route.timeout or DEFAULT_TIMEOUT for route in self._routes.values()]
         for service in self.document.services.values():
             if service.kafka is not None:
                 timeouts += [each.timeout for each in service.kafka.operations.values() if each.timeout is not None]
@@ -236,7 +235,7 @@ class Generation:
         said, at = self.document.routes[name], self._report.place("routes", name)
         key = parse_key(name, at)
         assert key is not None, "the document was checked"
-        settings = self.document.effective(said)
+        settings = self._routes[name]
         limits = settings.limits or RouteLimits()
         timeout = self._timeout(said, settings)
         site = Site(name, key, self.document.scope(key, settings), at, limits.largest_body, self._schemes, self._means)
