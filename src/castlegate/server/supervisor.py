@@ -33,6 +33,7 @@ from castlegate.server.admin import Admin
 from castlegate.server.broker import embedded_broker
 from castlegate.server.control import Discard, Drain, Prepare, Refused, Switch
 from castlegate.server.notify import notify
+from castlegate.server.orphans import wait_for_orphans
 from castlegate.server.process import Place, WorkerProcess
 from castlegate.server.sockets import listen
 from castlegate.telemetry.access_log import LOG_FLAGS, LOG_MODE
@@ -129,6 +130,7 @@ class Supervisor:
             self._announce(admin)
             keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
             keepers.append(asyncio.create_task(self._reload_when_told()))
+            keepers.append(asyncio.create_task(wait_for_orphans(self._pids)))
             await stopped
         stopped.cancel()
         await self._drain(starting, keepers)
@@ -173,6 +175,9 @@ class Supervisor:
                 started = self._workers[place.slot]
                 if started is not None:
                     started.kill()
+
+    def _pids(self) -> set[int]:
+        return {worker.process.pid for worker in self._workers if worker is not None}
 
     def _serving(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers if worker is not None and worker.switched]
