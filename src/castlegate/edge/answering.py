@@ -116,9 +116,11 @@ class Answerer:
             self._connection.receiver.go_on()
 
     def _drop_waiting(self) -> None:
-        for exchange in self.waiting:
-            exchange.ended = True
-        self.waiting.clear()
+        if self.waiting:
+            self._connection.receiver.deaf = True  # who sends so much may be sending still
+            for exchange in self.waiting:
+                exchange.ended = True
+            self.waiting.clear()
 
     # One answer.
 

@@ -175,7 +175,8 @@ class ClientConnection(asyncio.Protocol):
         if self.closing:
             return
         self.closing = True
-        if self.receiver.deaf and not self.transport.is_closing():
+        if self.receiver.interrupted and not self.transport.is_closing():
+            self.receiver.deaf = True
             self.transport.write_eof()
             self.transport.resume_reading()
             self._lingering = True

@@ -59,6 +59,11 @@ class Receiver:
         self.queue_held = False  # too many wait for their answers, or others are to be served in between
         self.unread = b""
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the client is, or may be, within something that is not read to its end."""
+        return bool(self.deaf or self.receiving is not None or self.partial or self.unread)
+
     # The connection's side.
 
     def receive(self, data: bytes) -> None:
