@@ -22,7 +22,7 @@ import msgspec
 import uvloop
 
 from castlegate.build import Readiness
-from castlegate.config.report import ConfigError
+from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded, load
 from castlegate.edge.listener import Listener
 from castlegate.edge.settings import Listen
@@ -58,12 +58,19 @@ def run(config: Path) -> int:
     # Until the loop takes the signals: nothing runs yet that could be reloaded or drained.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    document = load(config).document
+    document, report = load(config)
+    _tell_warnings(report)
     _check_log(document.access_log.path)
     listening = listen(document.listen.address, worker_count(document.workers))
     (admin,) = listen(document.admin.address)
     with embedded_broker(document.kafka):
         return uvloop.run(Supervisor(config, document, listening).run(admin))
+
+
+def _tell_warnings(report: Report) -> None:
+    """What is served, but is hardly meant so."""
+    for warning in report.warnings:
+        logger.warning("%s", warning)
 
 
 def worker_count(workers: int | str) -> int:
@@ -246,6 +253,7 @@ class Supervisor:
                 worker.tell(Discard())
             return wrong[0]
         self._version, self._document = version, loaded.document
+        _tell_warnings(loaded.report)
         self._loaded_at.value = time.time()
         switched = await asyncio.gather(
             *[worker.ask(Switch(version), _SWITCH) for worker in workers], return_exceptions=True

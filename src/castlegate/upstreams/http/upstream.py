@@ -12,9 +12,11 @@ from castlegate.message import Call, Caller, Reply
 from castlegate.rules.balancing import Balancer, RoundRobin
 from castlegate.sketch import Described, Description, Sketch
 from castlegate.telemetry.metrics import Family, Gauge, Registry
+from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
+from castlegate.upstreams.http.uploads import Uploads
 from castlegate.waiting import Waiter
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
@@ -111,12 +113,18 @@ class HttpUpstream:
         pool = self._balancer.choose(call)
         now = self._now()
         until = call.until(now)
-        connection = None if call.fresh else pool.take_idle(now)
+        connection: ServerConnection | None = None
         waiter: Waiter[Reply] | None = None
+        uploads: Uploads | None = None  # where a place is held that is not the connection's yet
         try:
+            if not (isinstance(call.body, bytes) or call.body.complete):
+                await pool.uploads.enter(until)
+                uploads = pool.uploads
+            connection = None if call.fresh else pool.take_idle(now)
             if connection is None:
                 connection = await pool.wait_for_one(until, fresh=call.fresh)
-            waiter = connection.send(call, self._head(pool, call), until)
+            place, uploads = uploads, None
+            waiter = connection.send(call, self._head(pool, call), until, place)
             reply = await waiter
         except CallFailed as failed:
             call.tried.append(pool)
@@ -126,6 +134,9 @@ class HttpUpstream:
             if connection is not None and waiter is not None and not waiter.done():
                 connection.abandon()
             raise
+        finally:
+            if uploads is not None:
+                uploads.leave()
         self._answered.value += 1
         self._seconds.observe(self._now() - now)
         return reply
