@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, cast
 from castlegate.edge.exchange import WITHOUT_BODY, Exchange
 from castlegate.edge.framing import Fields, locate
 from castlegate.errors import GatewayError, Kinds, RequestRefused
-from castlegate.message import Body, Handler, Headers, Request, Response
+from castlegate.message import Body, Headers, Request, Response
 from castlegate.problem import problem
-from castlegate.routing.path import normalise
-from castlegate.routing.route import Route
+from castlegate.routing.decision import decide
 from castlegate.telemetry.trace import acceptable_request_id, continue_trace
 from castlegate.waiting import DirectTask, Waiter
 from castlegate.wire.chunked import ChunkedDecoder
@@ -373,15 +372,7 @@ class ClientConnection(asyncio.Protocol):
         request.forwarded = forwarded
         route, handler, error = listener.unrouted, listener.unrouted.handler, None
         try:
-            if path != b"*":
-                request.path = normalise(path)
-            if method == b"OPTIONS" and not self._takes_options(request):
-                route, handler = self._options(request)
-            else:
-                route, request.params = listener.router.match(method, host, request.path)
-                handler = route.handler
-                if request.path is not path:
-                    listener.router.confirm(method, host, request.path, route)
+            route, handler = decide(listener.router, route, request)
         except RequestRefused as refusal:
             error = refusal
         request.route = route
@@ -397,33 +388,6 @@ class ClientConnection(asyncio.Protocol):
             if error.kind is Kinds.BAD_PATH:
                 exchange.keep_alive = False  # who says this has more to try
         return exchange
-
-    def _takes_options(self, request: Request) -> bool:
-        """Whether a route answers OPTIONS itself."""
-        try:
-            return self._listener.router.match(b"OPTIONS", request.host, request.path)[0].takes_options
-        except RequestRefused:
-            return False
-
-    def _options(self, request: Request) -> tuple[Route, Handler]:
-        """The answer for a route. A preflight is counted as the route that it asks about, whose endpoint it must never
-        reach: asking whether a DELETE is allowed is no DELETE (Fetch standard, CORS-preflight fetch).
-        """
-        listener, route = self._listener, self._listener.unrouted
-        if request.path == b"*":
-            return route, _answer_options
-        wanted = request.headers.get(b"access-control-request-method")
-        if wanted is not None:
-            route = listener.router.match(wanted, request.host, request.path)[0]
-        allow = listener.router.allowed(request.host, request.path)
-        if allow is None:
-            raise RequestRefused(Kinds.NOT_FOUND)
-        response = Response(204, Headers.of([(b"allow", allow)]))
-
-        async def answer(_request: Request) -> Response:
-            return response
-
-        return route, answer
 
     def _receive_body(self, data: bytes) -> bytes:
         """Feed the body that is arriving; what stands behind it is returned."""
@@ -658,11 +622,6 @@ class ClientConnection(asyncio.Protocol):
         if self._queue_held and not self._closing:
             self._hold(bodies=self._bodies_held, queue=False)
             self._process(self._unread)
-
-
-async def _answer_options(_request: Request) -> Response:
-    """`OPTIONS *`: the gateway is there."""
-    return Response(204)
 
 
 def _too_large(limit: int) -> RequestRefused:
