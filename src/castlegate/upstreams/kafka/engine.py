@@ -18,6 +18,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -96,6 +97,7 @@ class Engine:
             linger_above=settings.linger_above,
             loop=loop,
             failures=self.metrics.failures,
+            acknowledged=self.metrics.acknowledged,
             on_error=self._on_error("requests"),
             on_topic_lost=self._doubt_topics,
             on_alone_wanted=self._want_alone,
@@ -229,15 +231,17 @@ class Engine:
         for sink in self.pending.sinks():
             sink.fail(CallFailed(Kinds.DRAINING, Outcome.UNKNOWN, "The gateway stopped before the service answered."))
         self.producers.close()
-        leaving = [*self.producers.use(None), *self._events.use(None)]
+        leaving = self.producers.use(None), self._events.use(None)
         flush_s = max(_FLUSH_S, end_at - self._loop.time())
         self._events.stop()
         self._inbox.stop()
-        self._watch.do(lambda: end(leaving, flush_s))
+        for each in leaving:
+            self._watch.do(partial(end, each, flush_s))
         self._watch.stop()
         await self._loop.run_in_executor(None, self._join)
         self._events.settle()
         self.producers.tell_failed()
+        self.producers.count_acknowledged()
 
     # What operations and publishers use.
 
