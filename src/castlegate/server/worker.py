@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from castlegate.build import Generation
+from castlegate.build import Generation, forget_unused
 from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded
 from castlegate.edge.listener import Listener
@@ -140,11 +140,13 @@ class Worker:
             log = AccessLog.open(
                 generation.document.access_log.path, generation.document.access_log.redact, self._dropped
             )
+            self._prepared = order.version, generation, log
             await generation.start()
         except (ConfigError, OSError) as error:
+            await self._discard()
+            forget_unused(self._living())
             self._channel.tell(Refused(order.version, str(error)))
             return
-        self._prepared = order.version, generation, log
         self._tell_metrics()
         self._channel.tell(Prepared(order.version))
 
@@ -154,7 +156,11 @@ class Worker:
             self._prepared = None
             if log is not None:
                 self._retire_log(log)
-            await generation.retire(self._alive, 0.0)
+            await generation.retire(self._living(), 0.0)
+
+    def _living(self) -> list[Generation]:
+        """All that something may be asked of, now or later."""
+        return self._alive if self._prepared is None else [*self._alive, self._prepared[1]]
 
     async def _switch(self) -> None:
         assert self._prepared is not None
@@ -217,7 +223,7 @@ class Worker:
         assert self._listener is not None
         await self._listener.finished(self._listener.in_flight(), max(_RETIRE, generation.longest_timeout()))
         self._alive.remove(generation)
-        await generation.retire(self._alive, 0.0)
+        await generation.retire(self._living(), 0.0)
 
     async def _drain(self) -> None:
         for task in (*self._retiring, *self._watching.values()):
