@@ -154,7 +154,7 @@ def _request(document: Document, told: Explanation, given: Sequence[str], sketch
     scheme = b"http" if document.listen.tls is None else b"https"
     request = Request(
         sketch.stand_in("{request id}").encode(),
-        Trace(sketch.stand_in("{traceparent}").encode(), None, None),
+        Trace(sketch.stand_in("{traceparent}").encode(), None),
         client,
         scheme,
         host,
