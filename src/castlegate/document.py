@@ -28,10 +28,15 @@ from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import PublishSettings, RouteBounds
+from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
 from castlegate.policies.authorize import OF_CALLERS, Authorization, check_public, check_use
+from castlegate.policies.cors import CorsSettings
 from castlegate.policies.named import NamedPolicy
+from castlegate.policies.origin import OriginSettings
 from castlegate.policies.roots import PRINCIPAL
+from castlegate.policies.secure import SecureSettings
+from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
@@ -52,14 +57,35 @@ _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOS
     last one, all that follow. Every route says `call` or `publish`, and who may call it.
     """
 
-_GROUPS: tuple[type[msgspec.Struct], ...] = (Access, Authorization, RouteBounds)
+_GROUPS: tuple[type[msgspec.Struct], ...] = (
+    Access,
+    Authorization,
+    RouteBounds,
+    SecureSettings,
+    CorsSettings,
+    AddressSettings,
+    OriginSettings,
+    ValidationSettings,
+)
 """What routes and `defaults` can say, by feature."""
 
 _DEFAULTS = "What every route takes that does not say otherwise."
 
 if TYPE_CHECKING:
 
-    class RouteDefaults(Access, Authorization, RouteBounds, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    class RouteDefaults(
+        Access,
+        Authorization,
+        RouteBounds,
+        SecureSettings,
+        CorsSettings,
+        AddressSettings,
+        OriginSettings,
+        ValidationSettings,
+        kw_only=True,
+        frozen=True,
+        forbid_unknown_fields=True,
+    ):
         """What every route takes that does not say otherwise."""
 
     class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -136,7 +136,7 @@ def _request(example: Example) -> Request:
     fields = Headers.of([(name.lower().encode(), value.encode()) for name, value in example.headers.items()])
     query = urlencode(example.query).encode()
     request = Request(
-        b"", Trace(b"", None, None), example.client or "", b"http", b"", method, b"/", query, fields, b"", math.inf
+        b"", Trace(b"", None), example.client or "", b"http", b"", method, b"/", query, fields, b"", math.inf
     )
     request.params = example.path
     request.principal = None if example.principal is None else example.principal.principal()

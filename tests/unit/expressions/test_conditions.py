@@ -33,7 +33,7 @@ ANN = Principal(
 
 def request(principal: Principal | None = ANN, client: str = "10.1.2.3", query: bytes = b"page=2&page=3") -> Request:
     fields = Headers.of([(b"x-tenant", b"acme"), (b"x-twice", b"1"), (b"x-twice", b"2")])
-    made = Request(b"1", Trace(b"", None, None), client, b"http", b"x", b"GET", b"/", query, fields, b"", math.inf)
+    made = Request(b"1", Trace(b"", None), client, b"http", b"x", b"GET", b"/", query, fields, b"", math.inf)
     made.principal = principal
     made.params = {"user": "ann", "id": "7"}
     return made

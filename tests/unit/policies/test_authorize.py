@@ -43,7 +43,7 @@ class Rig:
         self.policy = authorize(Authorization(**settings), site)
 
     async def ask(self, principal: Principal | None, client: str = "10.0.0.1", query: bytes = b"") -> Response:
-        fields, trace = Headers(), Trace(b"", None, None)
+        fields, trace = Headers(), Trace(b"", None)
         request = Request(b"1", trace, client, b"http", b"x", b"GET", b"/users/ann", query, fields, b"", math.inf)
         request.params = {"user": "ann"}
         request.principal = principal
