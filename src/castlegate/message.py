@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -299,7 +299,7 @@ class Request:
         self.params = _NO_PARAMS
         self.route: Any = None
         self.principal: Principal | None = None  # set where the route asks who calls
-        self.certificate: Mapping[str, Any] | None = None  # the client's, if it was verified, as `ssl` parses it
+        self.certificate: bytes | None = None  # the client's in DER, if it was verified
         self.on_end: list[Callable[[Ended], None]] | None = None
         self._json: Any = _UNREAD
 

@@ -17,7 +17,7 @@ import re
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from castlegate.edge.exchange import WITHOUT_BODY, Exchange
 from castlegate.edge.framing import Fields, locate
@@ -65,7 +65,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = listener.reader
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._peer = ""
-        self.certificate: dict[str, Any] | None = None  # the client's, if it was verified, as `ssl` parses it
+        self.certificate: bytes | None = None  # the client's in DER, if it was verified
         self.expires = math.inf  # loop time; what has expired is told by the state
         # Of what is being read.
         self._fields: Fields | None = None  # of the head before
@@ -371,6 +371,8 @@ class ClientConnection(asyncio.Protocol):
             self._now(),
         )
         request.forwarded = forwarded
+        if self.certificate is not None:
+            request.certificate = self.certificate
         route, handler, error = listener.unrouted, listener.unrouted.handler, None
         try:
             if path != b"*":

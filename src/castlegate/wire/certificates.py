@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # TLS 1.2 without what lacks forward secrecy or authenticated encryption (RFC 9325 §4.2); those of 1.3 are all good.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_NOT_READ = "which holds no certificate in PEM, or one that cannot be read"
 _LARGEST = 4 * 1024 * 1024  # bytes of a file; the authorities that browsers trust have 250 KB
 
 
@@ -81,21 +82,33 @@ def load_pair(context: ssl.SSLContext, folder: Path, cert: Place, key: Place, fi
 
 def load_authorities(context: ssl.SSLContext, folder: Path, at: Place, file: str) -> None:
     """Have the context trust the authorities in a file, and no others."""
-    from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
+
+    authorities = read_authorities(folder, at, file)
+    try:
+        # Not as it stands: `ssl` takes no text that is not ASCII, which the names between certificates may be.
+        der = b"".join([each.public_bytes(Encoding.DER) for each in authorities])
+        if der:
+            context.load_verify_locations(cadata=der)
+    except (ssl.SSLError, ValueError):
+        _refuse(at, file, _NOT_READ)
+
+
+def read_authorities(folder: Path, at: Place, file: str) -> list[Certificate]:
+    """The certificates in a file; none after a mistake."""
+    from cryptography import x509
 
     pem = _content(folder, at, file)
     if pem is None:
-        return
+        return []
     try:
         authorities = x509.load_pem_x509_certificates(pem)
-        # Not as it stands: `ssl` takes no text that is not ASCII, which the names between certificates may be.
-        context.load_verify_locations(cadata=b"".join([each.public_bytes(Encoding.DER) for each in authorities]))
-    except (ssl.SSLError, ValueError):
-        _refuse(at, file, "which holds no certificate in PEM, or one that cannot be read")
-        return
+    except ValueError:
+        _refuse(at, file, _NOT_READ)
+        return []
     for authority in authorities:
         _warn_of_dates(authority, at, file)
+    return authorities
 
 
 def _content(folder: Path, at: Place, file: str) -> bytes | None:
