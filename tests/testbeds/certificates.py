@@ -37,19 +37,21 @@ class Authority:
         name: str,
         *,
         hosts: tuple[str, ...] | None = None,
+        uris: tuple[str, ...] = (),
         days: float = 30,
         passphrase: bytes = b"",
         at: str = "",
     ) -> Pair:
         """A certificate for `hosts` (else `name` and 127.0.0.1) that is valid for so many days from a day ago on, in
-        files called `at` (else by the name).
+        files called `at` (else by the name). `uris` are names too.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(each) for each in ((name,) if hosts is None else hosts)]
         addresses = [x509.IPAddress(IPv4Address("127.0.0.1"))] if hosts is None else []
         builder = _builder(_name(name), self._name, key.public_key(), days)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
+        more = [x509.UniformResourceIdentifier(each) for each in uris]
+        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses, *more]), critical=False)
         pair = Pair(self._folder / f"{at or name}.crt", self._folder / f"{at or name}.key")
         pair.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         how = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
