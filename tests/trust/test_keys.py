@@ -131,7 +131,9 @@ def test_a_broken_file_changes_nothing_and_the_log_says_why_and_where(gateway: G
     sound = file.read_text()
     errors = 'castlegate_auth_key_reloads_total{scheme="keys",result="error"}'
     file.write_text(sound.replace('"owner"', '"ownr"'))
-    gateway.program.wait_for_line(rf"the keys stay as they were: {re.escape(str(file))}:3:9: unknown key 'ownr' .*'owner'")
+    gateway.program.wait_for_line(
+        rf"the keys stay as they were: {re.escape(str(file))}:3:9: unknown key 'ownr' .*'owner'"
+    )
     gateway.program.wait_until(lambda: gateway.metrics()[errors] == 2, "both workers to have seen it")
     file.unlink()
     gateway.program.wait_for_line(rf"the keys stay as they were: {re.escape(str(file))}: No such file")
@@ -150,7 +152,8 @@ def test_a_worker_that_cannot_read_the_file_when_it_starts_lets_nobody_in_until_
     lost = gateway.workers()[0]["pid"]
     os.kill(lost, signal.SIGKILL)
     gateway.program.wait_until(
-        lambda: len(gateway.workers()) == 2 and lost not in [each["pid"] for each in gateway.workers()], "another worker"
+        lambda: len(gateway.workers()) == 2 and lost not in [each["pid"] for each in gateway.workers()],
+        "another worker",
     )
     gateway.program.wait_until(lambda: statuses(gateway, first) == {200, 503}, "the new worker to refuse")
     assert statuses(gateway, "cg_x") <= {401, 503}
@@ -196,7 +199,9 @@ def test_commands_at_the_same_time_all_have_their_way(tmp_path: Path) -> None:
 
 def test_what_people_wrote_into_the_file_stays_there(tmp_path: Path) -> None:
     file = tmp_path / "partners.keys"
-    file.write_text(f"# ours\n\nold: {{owner: acme, hash: {'a' * 64}}}  # since 2019\nother: {{owner: b, hash: {'b' * 64}}}")
+    file.write_text(
+        f"# ours\n\nold: {{owner: acme, hash: {'a' * 64}}}  # since 2019\nother: {{owner: b, hash: {'b' * 64}}}"
+    )
     file.chmod(0o664)
     new(tmp_path, "--owner", "globex", "--id", "fresh")
     assert run(tmp_path, "revoke", "partners.keys", "old").returncode == 0
