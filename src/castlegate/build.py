@@ -22,8 +22,13 @@ from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.guards.retry import Retry
 from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
+from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
+from castlegate.policies.cors import CorsPolicy, cors
+from castlegate.policies.origin import check_origin
 from castlegate.policies.policy import DescribedPolicy, Site
+from castlegate.policies.secure import Secure, secure
+from castlegate.policies.validate import validate
 from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -47,7 +52,14 @@ if TYPE_CHECKING:
 
     Upstream = HttpUpstream | KafkaUpstream
 
-CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (authenticate,)
+CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
+    secure,
+    cors,
+    addresses,
+    authenticate,
+    check_origin,
+    validate,
+)
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
@@ -90,6 +102,7 @@ class Generation:
         self._timer = timer
         self._registry = registry
         self._previous = previous
+        self._routes = {name: self.document.effective(route) for name, route in self.document.routes.items()}
         self.engine: Engine | None = None
         kafka = self.document.kafka
         if kafka is not None:
@@ -153,11 +166,15 @@ class Generation:
                 upstream.watch(self._registry)
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
-            used = {route.publish for route in self.document.routes.values() if route.publish is not None}
-            for upstream in self.upstreams.values():
-                if not isinstance(upstream, HttpUpstream):
-                    used |= upstream.topics()
-            self.engine.use(frozenset(used))
+            self.engine.use(self.topics())
+
+    def topics(self) -> frozenset[str]:
+        """Those of Kafka that its routes write to and read from."""
+        used = {route.publish for route in self.document.routes.values() if route.publish is not None}
+        for upstream in self.upstreams.values():
+            if not isinstance(upstream, HttpUpstream):
+                used |= upstream.topics()
+        return frozenset(used)
 
     async def retire(self, others: Sequence[Generation], grace: float) -> None:
         """Close what no other generation that lives uses; what is in flight has `grace` seconds."""
@@ -170,6 +187,7 @@ class Generation:
         await self._resources.retire([other._resources for other in others])
         if self.engine is not None and id(self.engine) not in used:
             await self.engine.stop(grace)
+        forget_unused(others)
 
     def readiness(self) -> Readiness:
         """Ready while at least one route can be served."""
@@ -186,8 +204,7 @@ class Generation:
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
-        routes = [self.document.effective(route) for route in self.document.routes.values()]
-        return max(((route.limits or RouteLimits()).largest_body for route in routes), default=0)
+        return max(((route.limits or RouteLimits()).largest_body for route in self._routes.values()), default=0)
 
     def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
         from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka
@@ -207,8 +224,7 @@ class Generation:
 
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
-        routes = [self.document.effective(route) for route in self.document.routes.values()]
-        timeouts = [route.timeout or DEFAULT_TIMEOUT for route in routes]
+        timeouts = [route.timeout or DEFAULT_TIMEOUT for route in self._routes.values()]
         timeouts += [each.authorizer.timeout for each in self.document.auth.values() if each.authorizer is not None]
         for service in self.document.services.values():
             if service.kafka is not None:
@@ -234,19 +250,23 @@ class Generation:
         said, at = self.document.routes[name], self._report.place("routes", name)
         key = parse_key(name, at)
         assert key is not None, "the document was checked"
-        settings = self.document.effective(said)
+        settings = self._routes[name]
         limits = settings.limits or RouteLimits()
         timeout = self._timeout(said, settings)
         site = Site(name, key, self.document.scope(key, settings), at, limits.largest_body, self._schemes, self._means)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
+        preflight = next((policy.preflight for policy in policies if isinstance(policy, CorsPolicy)), None)
+        forwards_options = key.method == ANY and preflight is None and self._forwards_method(settings)
         route = Route(
             name,
             stack(self._endpoint(settings, site, timeout, limits), policies),
             limits.largest_body,
             self._registry,
             timeout=timeout,
-            takes_options=key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings)),
+            takes_options=key.method == b"OPTIONS" or forwards_options,
+            preflight=preflight,
+            dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, (Secure, CorsPolicy))],
         )
         return key, route
 
@@ -307,3 +327,9 @@ class Generation:
         caller = self._caller(call, mode)
         chain += [plan, *self._links[call, mode]]
         return call_endpoint(plan, caller, settings, limits, self._budget, whole=behind_kafka, scope=scope, at=at)
+
+
+def forget_unused(generations: Sequence[Generation]) -> None:
+    """Have what these share forget what none of them uses, such as topics of routes that are gone."""
+    for engine in {each.engine for each in generations if each.engine is not None}:
+        engine.keep(frozenset().union(*[each.topics() for each in generations if each.engine is engine]))

@@ -28,8 +28,13 @@ from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import PublishSettings, RouteBounds
+from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
+from castlegate.policies.cors import CorsSettings
+from castlegate.policies.origin import OriginSettings
 from castlegate.policies.roots import PRINCIPAL
+from castlegate.policies.secure import SecureSettings
+from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.schemes.authorizer import Authorizer
 from castlegate.schemes.certificate import ClientCertificate
@@ -54,14 +59,33 @@ _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOS
     last one, all that follow. Every route says `call` or `publish`, and who may call it.
     """
 
-_GROUPS: tuple[type[msgspec.Struct], ...] = (Access, RouteBounds)
+_GROUPS: tuple[type[msgspec.Struct], ...] = (
+    Access,
+    RouteBounds,
+    SecureSettings,
+    CorsSettings,
+    AddressSettings,
+    OriginSettings,
+    ValidationSettings,
+)
 """What routes and `defaults` can say, by feature."""
 
 _DEFAULTS = "What every route takes that does not say otherwise."
 
 if TYPE_CHECKING:
 
-    class RouteDefaults(Access, RouteBounds, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    class RouteDefaults(
+        Access,
+        RouteBounds,
+        SecureSettings,
+        CorsSettings,
+        AddressSettings,
+        OriginSettings,
+        ValidationSettings,
+        kw_only=True,
+        frozen=True,
+        forbid_unknown_fields=True,
+    ):
         """What every route takes that does not say otherwise."""
 
     class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):

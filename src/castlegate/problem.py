@@ -22,6 +22,7 @@ def problem(error: GatewayError, request: Request) -> Response:
         "instance": request.path.decode("latin-1"),
         "request_id": request.id.decode(),
     }
+    document.update(error.members)
     if error.outcome is not None:
         document["outcome"] = error.outcome.value
     headers = Headers.of([(b"content-type", b"application/problem+json"), *error.headers])

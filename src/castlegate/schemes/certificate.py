@@ -55,7 +55,7 @@ class ClientCertificate(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
         """Those in the files of `issuers`."""
         found: list[Certificate] = []
         for index, file in enumerate(self.issuers):
-            found += read_authorities(at.report.folder, at.field("issuers", index), file)
+            found += read_authorities(at.field("issuers", index), file)
         return found
 
 
