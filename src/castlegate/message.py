@@ -24,6 +24,7 @@ ReplyMode = Literal["last", "all", "stream"]  # what is made of a reply of sever
 
 _NO_PARAMS: dict[str, str] = {}
 _UNREAD: Any = object()
+_OURSELVES = b"user-agent: castlegate"  # of a request that no client made
 
 
 class Headers:
@@ -295,7 +296,8 @@ class Request:
         self.body = body
         self.arrived = arrived  # loop time of the head
         self.deadline = math.inf  # loop time; set when the last byte has arrived, the route's timeout from there
-        self.forwarded = b""  # what HTTP services are told of client and proxies: Forwarded, X-Forwarded-*, Via
+        # What HTTP services are told of client and proxies: Forwarded, X-Forwarded-*, Via; never nothing.
+        self.forwarded = _OURSELVES
         self.params = _NO_PARAMS
         self.route: Any = None
         self.principal: Principal | None = None  # set where the route asks who calls

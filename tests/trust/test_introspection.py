@@ -44,8 +44,7 @@ class Idp:
         self.origin = Origin(self._answer, tls=tls)
 
     def _answer(self, connection: socket.socket, request: bytes) -> bool:
-        head, _, body = request.partition(b"\r\n\r\n")
-        print(request)
+        body = request.partition(b"\r\n\r\n")[2]
         [token] = parse_qs(body.decode())["token"]
         self.asked.append(token)
         self.heads.append(request)
