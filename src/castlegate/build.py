@@ -34,6 +34,10 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.authorizer import AuthorizerScheme
+from castlegate.schemes.certificate import CertificateScheme
+from castlegate.schemes.introspection import IntrospectionScheme
+from castlegate.schemes.keys import KeysScheme
 from castlegate.schemes.scheme import Scheme
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
@@ -60,7 +64,12 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
-SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
+SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
+    "authorizer": AuthorizerScheme,
+    "certificate": CertificateScheme,
+    "introspection": IntrospectionScheme,
+    "keys": KeysScheme,
+}
 """What makes each kind of scheme of its name and its settings."""
 
 _TURN = 8  # routes compiled between two turns of the loop: what a reload may hold requests up for
@@ -219,6 +228,7 @@ class Generation:
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
         timeouts = [route.timeout or DEFAULT_TIMEOUT for route in self._routes.values()]
+        timeouts += [each.authorizer.timeout for each in self.document.auth.values() if each.authorizer is not None]
         for service in self.document.services.values():
             if service.kafka is not None:
                 timeouts += [each.timeout for each in service.kafka.operations.values() if each.timeout is not None]

@@ -22,14 +22,19 @@ class Pair(NamedTuple):
 class Authority:
     """Vouches for who asks."""
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(self, folder: Path, name: str = "authority", *, of: "Authority | None" = None) -> None:
+        """`of`: the authority that vouches for this one, if it is not at the root."""
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self.file = folder / f"{name}.pem"
-        builder = _builder(self._name, self._name, self._key.public_key(), 3650)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        self._certificate = builder.sign(self._key, hashes.SHA256())
+        above = self if of is None else of
+        builder = _builder(self._name, above._name, self._key.public_key(), 3650)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+        )
+        self._certificate = above._sign(builder)
         self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
 
     def issue(
@@ -37,21 +42,23 @@ class Authority:
         name: str,
         *,
         hosts: tuple[str, ...] | None = None,
+        uris: tuple[str, ...] = (),
         days: float = 30,
         passphrase: bytes = b"",
         at: str = "",
     ) -> Pair:
         """A certificate for `hosts` (else `name` and 127.0.0.1) that is valid for so many days from a day ago on, in
-        files called `at` (else by the name).
+        files called `at` (else by the name). `uris` are names too.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(each) for each in ((name,) if hosts is None else hosts)]
         addresses = [x509.IPAddress(IPv4Address("127.0.0.1"))] if hosts is None else []
         builder = _builder(_name(name), self._name, key.public_key(), days)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
+        more = [x509.UniformResourceIdentifier(each) for each in uris]
+        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses, *more]), critical=False)
         pair = Pair(self._folder / f"{at or name}.crt", self._folder / f"{at or name}.key")
-        pair.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        pair.cert.write_bytes(self._sign(builder).public_bytes(Encoding.PEM))
         how = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
         pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how))
         return pair
@@ -68,6 +75,10 @@ class Authority:
         written = self.file.with_suffix(".new")
         written.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         return written.replace(self.file.with_suffix(".crl"))
+
+    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return builder.add_extension(identifier, critical=False).sign(self._key, hashes.SHA256())
 
     def trusting(self) -> ssl.SSLContext:
         """A client's context that trusts this authority alone and offers HTTP/1.1."""

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from castlegate import __version__
+from castlegate.cli.keys import keys
 from castlegate.config.report import ConfigError
 from castlegate.document import load
 from castlegate.policies.named import WrittenPrincipal
@@ -229,6 +230,9 @@ def broker(listen: str) -> None:
     gateway and can be given to services and tests.
     """
     os.execv(sys.executable, [sys.executable, "-m", "castlegate_broker", "--listen", listen])  # noqa: S606
+
+
+main.add_command(keys)
 
 
 def _principal(path: Path) -> Principal:

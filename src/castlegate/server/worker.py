@@ -22,13 +22,14 @@ import msgspec
 import uvloop
 
 from castlegate.build import Generation, forget_unused
+from castlegate.config.files import Signature, signature
 from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded
 from castlegate.edge.listener import Listener
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request, Response
 from castlegate.routing.route import Route
-from castlegate.server.certificates import Signature, keep_current, signature
+from castlegate.server.certificates import keep_current
 from castlegate.server.control import (
     Channel,
     Discard,
@@ -138,8 +139,8 @@ class Worker:
             # At once: what is written after they were read is a change.
             self._read = {made: signature(made.files) for made in generation.certificates}
             await generation.compile()
-            wanted = generation.document.access_log
-            log = AccessLog.open(wanted.path, wanted.redact, self._dropped, self._log)
+            document = generation.document
+            log = AccessLog.open(document.access_log.path, document.redacted, self._dropped, self._log)
             self._prepared = order.version, generation, log
             await generation.start()
         except (ConfigError, OSError) as error:
