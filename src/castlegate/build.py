@@ -19,6 +19,7 @@ from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.guards.identity import Identify, identify
 from castlegate.guards.retry import Retry
 from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
@@ -139,6 +140,9 @@ class Generation:
             caller=lambda call: self._caller(call, "last"),
             fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, self._report.folder),
         )
+        self.told_names = self.document.told_names()
+        """Fields of clients that nobody gets: see `Document.told_names`."""
+        self._identities: dict[str, Identify | None] = {}  # of each service
         for name, said in self.document.auth.items():
             self._schemes[name] = SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
         self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
@@ -256,7 +260,7 @@ class Generation:
         settings = self._routes[name]
         limits = settings.limits or RouteLimits()
         timeout = self._timeout(said, settings)
-        scope, body = self.document.scope(key, settings), limits.largest_body
+        scope, body = self.document.scope(key, settings, self.told_names), limits.largest_body
         site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
@@ -298,7 +302,8 @@ class Generation:
         if caller is None:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
-            guards: list[DescribedGuard] = []
+            told = self._identify(name)
+            guards: list[DescribedGuard] = [] if told is None else [told]
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
                 bound: Caller = upstream.bind(operation)
@@ -309,6 +314,16 @@ class Generation:
             caller = self._callers[call, mode] = stack(bound, guards)
             self._links[call, mode] = [*guards, described]
         return caller
+
+    def _identify(self, name: str) -> Identify | None:
+        """What tells a service who calls; one for all its operations."""
+        if name not in self._identities:
+            said, service = self.document.identity_of(name), self.document.services[name]
+            at = self._report.place(*([] if service.identity is None else ["services", name]), "identity")
+            copies = service.kafka is not None and service.kafka.dialect == "zilla"
+            folder = self._report.folder
+            self._identities[name] = None if said is None else identify(said, name, at, folder, copies=copies)
+        return self._identities[name]
 
     def _endpoint(self, settings: RouteSettings, site: Site, timeout: float, limits: RouteLimits) -> Handler:
         """What the route does; noted in its chain."""

@@ -213,7 +213,7 @@ def _with_stand_ins(value: Any, shape: Shape, at: Place, naming: _Naming) -> Any
     """The settings with stand-ins, in templates, for every reference that is not known and for what may be secret."""
     if shape.template:
         return _named(value, at, naming)
-    if is_struct(shape.kind) and isinstance(value, msgspec.Struct):
+    if isinstance(value, msgspec.Struct):
         changed = {
             name: _with_stand_ins(getattr(value, name), shape_of(field.type), at.field(name), naming)
             for name, field in fields_of(type(value)).items()

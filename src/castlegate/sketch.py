@@ -54,6 +54,11 @@ class Sketch:
             self._names.append(name)
         return f"zQ{self._names.index(name)}Qz"
 
+    def someone(self, scheme: str) -> Principal:
+        """A caller of whom nothing is known."""
+        scopes = frozenset((self.stand_in("{principal.scopes}"),))
+        return Principal(subject=self.stand_in("{principal.subject}"), scheme=scheme, scopes=scopes)
+
     def knows(self, text: str | bytes | None) -> bool:
         """Whether no part of it is a stand-in."""
         return text is None or _STAND_IN.search(text if isinstance(text, str) else text.decode("latin-1")) is None

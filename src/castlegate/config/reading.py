@@ -83,7 +83,8 @@ def _struct(node: Node, shape: Shape, at: Place) -> Any:
 
 def _short(node: Node, shape: Shape, at: Place) -> Any:
     """The one field that stands for the whole struct. For text a number will do: its check knows better what to say."""
-    if shape.kind is str and isinstance(node, Scalar) and isinstance(node.value, (int, float)) and not node.broken:
+    unchecked = shape.kind is str and not shape.expression
+    if unchecked and isinstance(node, Scalar) and isinstance(node.value, (int, float)) and not node.broken:
         return node.text
     return _value(node, shape, at)
 

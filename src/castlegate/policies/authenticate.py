@@ -52,6 +52,7 @@ class Authenticate:
     def describe(self, sketch: Sketch) -> Description:
         """Which schemes, and who is taken to call."""
         caller = sketch.caller
+        sketch.request.principal = sketch.someone(self._names[0])
         says: dict[str, Any] = {"by": self._names}
         if caller is not None and caller.scheme not in ("", *self._names):
             says["refuses"] = f"callers known by '{caller.scheme}'"

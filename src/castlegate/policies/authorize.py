@@ -165,7 +165,7 @@ class Authorize:
 
     def describe(self, sketch: Sketch) -> Description:
         """What is asked for, and of a caller who is known, what of it holds."""
-        request, known = sketch.request, self._public or sketch.request.principal is not None
+        request, known = sketch.request, self._public or sketch.caller is not None
         says: dict[str, Any] = {}
         if self._scope:
             says["scopes"] = ("any of " if self._any else "") + self._scope

@@ -95,6 +95,14 @@ class NamedPolicy(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
         for index, example in enumerate(() if at.field("examples").spoilt else self.examples):
             _try(rule, example, at.field("examples", index))
 
+    @property
+    def fields(self) -> list[str]:
+        """The header fields that it asks for."""
+        try:
+            return sorted(self.rule().facts.fields)
+        except Unreadable:
+            return []
+
     def rule(self) -> Rule:
         """What decides. Raises `Unreadable`."""
         return _compiled(self.allow)
