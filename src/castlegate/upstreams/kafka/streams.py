@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 NDJSON = b"application/x-ndjson"
 _JSON = b"application/json"
 _BYTES = b"application/octet-stream"
+_NO_HEADERS: SentHeaders = []
 
 
 def json_line(reply: Reply) -> bytes:
@@ -122,7 +123,7 @@ class Alarm:
 
 
 class Values:
-    """What both sinks have in common."""
+    """What all sinks have in common."""
 
     __slots__ = ("_decode", "_engine", "done", "headers", "waiter")
 
@@ -132,7 +133,7 @@ class Values:
         self._decode = dialect.decode
         self._engine = engine
         self.done = False
-        self.headers: SentHeaders = []
+        self.headers: SentHeaders = _NO_HEADERS
         self.waiter: Waiter[Reply] = Waiter()
 
     def feed(self, headers: ReceivedHeaders, value: bytes | None) -> str:
