@@ -62,7 +62,7 @@ def interrupt(sinks: Iterable[Sink]) -> None:
     """Records will be read a second time, or be missed: whoever collects values would get a wrong answer."""
     detail = "The place in the reply topic was lost."
     for sink in sinks:
-        if isinstance(sink, Values):
+        if isinstance(sink, (AllValues, StreamedValues)):
             sink.fail(CallFailed(Kinds.BROKER_UNAVAILABLE, Outcome.UNKNOWN, detail))
 
 
@@ -122,7 +122,7 @@ class Alarm:
         self._ring()
 
 
-class Values:
+class ReplySink:
     """What all sinks have in common."""
 
     __slots__ = ("_decode", "_engine", "done", "headers", "waiter")
@@ -174,7 +174,7 @@ class Values:
         self.waiter.fail(error)
 
 
-class AllValues(Values):
+class AllValues(ReplySink):
     """The sink of a call that wants all values, as a JSON array. Status and fields are those of the first record."""
 
     __slots__ = ("_first", "_lines", "_size")
@@ -209,7 +209,7 @@ class AllValues(Values):
         self.waiter.settle(Reply(_status(first), _typed(first, _JSON), b"[%b]" % b",".join(self._lines)))
 
 
-class StreamedValues(Values):
+class StreamedValues(ReplySink):
     """The sink of a call that wants values as they come. Status and fields are those of the first record."""
 
     __slots__ = ("_body", "_flows", "_heard", "_idle", "_over", "_slow", "_taken", "correlation_id", "flowing")

@@ -23,7 +23,7 @@ from castlegate.upstreams.kafka.dialects.spring import Spring
 from castlegate.upstreams.kafka.dialects.zilla import Zilla
 from castlegate.upstreams.kafka.pending import PendingFull
 from castlegate.upstreams.kafka.settings import KafkaOperation, KafkaService
-from castlegate.upstreams.kafka.streams import AllValues, StreamedValues, Values
+from castlegate.upstreams.kafka.streams import AllValues, ReplySink, StreamedValues
 
 if TYPE_CHECKING:
     from castlegate.upstreams.kafka.engine import Engine
@@ -208,7 +208,7 @@ class ValuesOperation(Operation):
         super()._send(call, correlation_id, sink, now, deadline)
 
 
-class LastValue(Values):
+class LastValue(ReplySink):
     """The sink of a call that wants one reply: of several values, the last."""
 
     __slots__ = ("_value",)
