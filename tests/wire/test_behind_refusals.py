@@ -87,6 +87,7 @@ def test_one_that_leaves_while_it_waits_for_its_turn_sends_nothing(crowded: Gate
             each.start()
         for each in leaving:
             each.join(5)
+        crowded.program.wait_until(lambda: crowded.metrics()["castlegate_connections"] == 1, "the end of all others")
         assert holder.send(b"y" * 300).read_answer()[0] == 200
     assert len(origin.seen) == 1
     assert origin.unfinished == []
