@@ -6,7 +6,8 @@ and waits for its sink.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from castlegate.config.units import write_seconds
@@ -131,8 +132,11 @@ class Operation:
         """Where its replies come to."""
         return self._mailbox.topic
 
-    async def __call__(self, call: Call) -> Reply:
+    def __call__(self, call: Call) -> Awaitable[Reply]:
         """Ask the service. Raises `CallFailed`."""
+        return self._ask(call, self._new_sink(self._dialect, self._engine))
+
+    async def _ask(self, call: Call, sink: AnySink) -> Reply:
         timer = self._timer
         now = timer.now()
         deadline = call.until(now)
@@ -145,7 +149,6 @@ class Operation:
         if deadline <= now:
             raise not_sent(Kinds.TIMEOUT)
         pending = self._pending
-        sink = self._new_sink(self._dialect, self._engine)
         try:
             correlation_id = pending.open(sink)
         except PendingFull:
@@ -156,6 +159,10 @@ class Operation:
             reply = await sink.waiter
             self._seconds.observe(timer.now() - now)
             return reply
+        except asyncio.CancelledError:
+            if sink.waiter.done() and not sink.waiter.failed():
+                sink.waiter.result().close()  # it came in the same moment
+            raise
         finally:
             timer.remove(sink, deadline)
             if not sink.flowing:  # else it is closed at the end of the stream
@@ -189,18 +196,14 @@ class ValuesOperation(Operation):
 
     __slots__ = ()
 
-    async def __call__(self, call: Call) -> Reply:
-        """Ask the service. Raises `CallFailed`."""
+    async def _ask(self, call: Call, sink: AnySink) -> Reply:
         flows = self._engine.flows
         flows.enter()
         try:
-            reply = await super().__call__(call)
-        except BaseException:
-            flows.leave()
-            raise
-        if isinstance(reply.body, bytes):
-            flows.leave()  # else its sink does when it is over
-        return reply
+            return await super()._ask(call, sink)
+        finally:
+            if not sink.flowing:  # else it leaves when it is over
+                flows.leave()
 
     def _send(self, call: Call, correlation_id: bytes, sink: AnySink, now: float, deadline: float) -> None:
         if isinstance(sink, StreamedValues):
