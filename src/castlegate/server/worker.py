@@ -138,9 +138,7 @@ class Worker:
             # At once: what is written after they were read is a change.
             self._read = {made: signature(made.files) for made in generation.certificates}
             await generation.compile()
-            log = AccessLog.open(
-                generation.document.access_log.path, generation.document.access_log.redact, self._dropped
-            )
+            log = AccessLog.open(generation.document.access_log.path, generation.document.redacted, self._dropped)
             await generation.start()
         except (ConfigError, OSError) as error:
             self._channel.tell(Refused(order.version, str(error)))
