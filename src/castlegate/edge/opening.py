@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from castlegate.edge.exchange import Exchange
 from castlegate.edge.framing import Fields, locate
 from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Handler, Headers, Request, Response
-from castlegate.routing.path import normalise
-from castlegate.routing.route import Route
+from castlegate.message import Headers, Request
+from castlegate.routing.decision import decide
 from castlegate.telemetry.trace import acceptable_request_id, continue_trace
 
 if TYPE_CHECKING:
@@ -39,15 +38,7 @@ def open_exchange(listener: Listener, peer: str, method: bytes, target: bytes, f
     request.forwarded = forwarded
     route, handler, error = listener.unrouted, listener.unrouted.handler, None
     try:
-        if path != b"*":
-            request.path = normalise(path)
-        if method == b"OPTIONS" and not _takes_options(listener, request):
-            route, handler = _options(listener, request)
-        else:
-            route, request.params = listener.router.match(method, host, request.path)
-            handler = route.handler
-            if request.path is not path:
-                listener.router.confirm(method, host, request.path, route)
+        route, handler = decide(listener.router, route, request)
     except RequestRefused as refusal:
         error = refusal
     request.route = route
@@ -69,37 +60,3 @@ def open_refusal(listener: Listener, peer: str, refusal: RequestRefused, now: fl
     exchange = Exchange(request, unrouted, unrouted.handler, fields, keep_alive=False)
     exchange.error = refusal
     return exchange
-
-
-def _takes_options(listener: Listener, request: Request) -> bool:
-    """Whether a route answers OPTIONS itself."""
-    try:
-        return listener.router.match(b"OPTIONS", request.host, request.path)[0].takes_options
-    except RequestRefused:
-        return False
-
-
-def _options(listener: Listener, request: Request) -> tuple[Route, Handler]:
-    """The answer for a route. A preflight is counted as the route that it asks about, whose endpoint it must never
-    reach: asking whether a DELETE is allowed is no DELETE (Fetch standard, CORS-preflight fetch).
-    """
-    route = listener.unrouted
-    if request.path == b"*":
-        return route, _answer_options
-    wanted = request.headers.get(b"access-control-request-method")
-    if wanted is not None:
-        route = listener.router.match(wanted, request.host, request.path)[0]
-    allow = listener.router.allowed(request.host, request.path)
-    if allow is None:
-        raise RequestRefused(Kinds.NOT_FOUND)
-    response = Response(204, Headers.of([(b"allow", allow)]))
-
-    async def answer(_request: Request) -> Response:
-        return response
-
-    return route, answer
-
-
-async def _answer_options(_request: Request) -> Response:
-    """`OPTIONS *`: the gateway is there."""
-    return Response(204)

@@ -52,6 +52,10 @@ class HttpUpstream:
             Pool(origin.host, origin.port, settings.pool, reader, timer, self.certificates if origin.tls else None)
             for origin in origins
         ]
+        self._urls = [  # of the instances, as people read them
+            f"{'https' if origin.tls else 'http'}://{pool.authority.decode()}"
+            for origin, pool in zip(origins, self._pools, strict=True)
+        ]
         self._balancer: Balancer[Pool] = RoundRobin(self._pools)
         self._host = host = None if settings.host is None else settings.host.encode()
         # What stands behind the target in the head of every call.
@@ -100,7 +104,7 @@ class HttpUpstream:
         host = self._host or ("that of the instance" if len(pools) > 1 else pools[0].authority)
         method, target = call.method.decode(), sketch.show(call.target)
         says: dict[str, Any] = {
-            "sends": [f"{method} http://{pool.authority.decode()}{target}" for pool in pools],
+            "sends": [f"{method} {url}{target}" for url in self._urls],
             "fields": [f"host: {sketch.show(host)}", *fields],
         }
         if call.body:
