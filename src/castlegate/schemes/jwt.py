@@ -76,6 +76,8 @@ class Issuer(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             at.mistake(f"it must be said whom tokens are for; {hint}")
         if self.issuer is not None and not said:
             self._check_url(self.issuer, at.field("issuer"))
+            if "?" in self.issuer:
+                at.field("issuer").mistake("an issuer's URL has no query (OpenID Connect Discovery §3)")
         if self.jwks is not None:
             self._check_url(self.jwks, at.field("jwks"))
         if self.algorithms is not None:
@@ -104,7 +106,7 @@ class Issuer(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             at.mistake("keys that come over http:// can be replaced on the way; use https://, or 'fetch.allow_http'")
 
     def _check_algorithms(self, algorithms: Sequence[str], at: Place) -> None:
-        if not algorithms:
+        if not algorithms and not at.field(0).spoilt:
             at.mistake("this accepts no token; leave it out for those that the keys are for")
         for algorithm in algorithms:
             if (algorithm in SYMMETRIC) != (self.secret is not None):
