@@ -32,7 +32,7 @@ def encode(content: bytes) -> bytes:
 
 def part(value: Any) -> bytes:
     """A part of a token: bytes as they are, all else as JSON."""
-    return encode(value if isinstance(value, bytes) else json.dumps(value).encode())
+    return encode(value if isinstance(value, bytes) else json.dumps(value, separators=(",", ":")).encode())
 
 
 def number(value: int, size: int = 0) -> str:

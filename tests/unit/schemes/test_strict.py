@@ -35,12 +35,27 @@ def test_nothing_is_decoded_that_is_not_what_its_content_encodes_to(text: bytes)
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=5))
-def test_objects_are_read_as_everybody_reads_them(value: dict[str, object]) -> None:
-    text = json.dumps(value)
-    try:
-        assert decode_object(text.encode(), 100) == value
-    except ValueError:
-        assert "\\ud" in text, "half of a surrogate pair is no character"
+def test_objects_are_read_as_everybody_reads_them_however_they_are_written(value: dict[str, object]) -> None:
+    for text in (
+        json.dumps(value),
+        json.dumps(value, separators=(",", ":")),
+        json.dumps(value, ensure_ascii=False, indent=1),
+    ):
+        found = decode_object(text.encode(), 100)
+        assert found == value
+        assert repr(found) == repr(json.loads(text)), "types too"
+
+
+@given(st.dictionaries(st.text(), JSON, min_size=1, max_size=5), st.booleans(), st.data())
+def test_a_name_that_stands_twice_is_found_however_it_is_written(
+    value: dict[str, object], compact: bool, data: st.DataObject
+) -> None:
+    separators = (",", ":") if compact else (", ", ": ")
+    name = data.draw(st.sampled_from(list(value)))
+    text = json.dumps(value, separators=separators)
+    again = json.dumps({name: value[name]}, separators=separators, ensure_ascii=data.draw(st.booleans()))
+    with pytest.raises(ValueError):
+        decode_object((text[:-1] + "," + again[1:]).encode(), 100)
 
 
 @given(st.binary() | st.text('{}[]":,\\aeu0d8 ').map(str.encode))
