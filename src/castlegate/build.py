@@ -33,6 +33,7 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.jwt import JwtScheme
 from castlegate.schemes.scheme import Scheme
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
@@ -58,7 +59,9 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
-SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
+SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
+    "jwt": JwtScheme,
+}
 """What makes each kind of scheme of its name and its settings."""
 
 _TURN = 8  # routes compiled between two turns of the loop: what a reload may hold requests up for

@@ -36,6 +36,7 @@ from castlegate.policies.roots import PRINCIPAL
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
+from castlegate.schemes.jwt import Jwt
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
 
@@ -95,10 +96,18 @@ else:
 class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One way in which callers prove who they are."""
 
+    jwt: Jwt | None = None
+    """A signed token (JWT) of an identity provider."""
+
     @property
     def kind(self) -> str:
         """Which of its fields is said."""
         return next(name for name in fields_of(Scheme) if getattr(self, name) is not None)
+
+    @property
+    def secret_parameters(self) -> list[str]:
+        """Query parameters that carry its credential, so that they are not to be logged."""
+        return getattr(getattr(self, self.kind), "secret_parameters", [])
 
     def check(self, at: Place) -> None:
         """One way."""
@@ -223,6 +232,12 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                 if said is None or getattr(type(said), "merges", False):
                     missing[name] = merged(said, default)
         return msgspec.structs.replace(route, **missing)
+
+    @property
+    def redacted(self) -> list[str]:
+        """Names whose values the access log does not write."""
+        carried = [name for scheme in self.auth.values() for name in scheme.secret_parameters]
+        return [*self.access_log.redact, *carried]
 
     def scope(self, key: RouteKey, route: Route) -> Scope:
         """What the references of an effective route can reach."""
