@@ -6,13 +6,13 @@ A `Generation` is a router with its callers and the resources behind them. Build
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from castlegate.calls.plan import CallPlan
-from castlegate.config.report import Report
+from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
@@ -20,6 +20,12 @@ from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.guards.retry import Retry
+from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
+from castlegate.issuer.families import Bounds, Families
+from castlegate.issuer.file import FileFamilies
+from castlegate.issuer.keys import load_keys
+from castlegate.issuer.settings import DEFAULT_TOPIC
+from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
 from castlegate.policies.authenticate import authenticate
@@ -48,6 +54,8 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (au
 
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
 """What makes each kind of scheme of its name and its settings."""
+
+MakeEndpoint = Callable[[RouteSettings, Site, float, RouteLimits], Handler]
 
 _TURN = 8  # routes compiled between two turns of the loop: what a reload may hold requests up for
 
@@ -117,6 +125,7 @@ class Generation:
         )
         for name, said in self.document.auth.items():
             self._schemes[name] = SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
+        self._issuer = self._make_issuer()
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -128,6 +137,8 @@ class Generation:
             routes.append(self._route(name))
             if number % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
+        if self._issuer is not None:
+            routes += self._issuer_routes(self._issuer)
         self.router = Router(routes)
         self._report.raise_if_any()
 
@@ -145,6 +156,9 @@ class Generation:
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
             used = {route.publish for route in self.document.routes.values() if route.publish is not None}
+            issuer = self.document.issuer
+            if issuer is not None and issuer.state.file is None:
+                used.add(issuer.state.topic or DEFAULT_TOPIC)
             for upstream in self.upstreams.values():
                 if not isinstance(upstream, HttpUpstream):
                     used |= upstream.topics()
@@ -164,10 +178,11 @@ class Generation:
 
     def readiness(self) -> Readiness:
         """Ready while at least one route can be served."""
+        problem = "" if self._issuer is None else self._issuer.problem
         if self.engine is None:
-            return Readiness(True)
+            return Readiness(True, problem)
         if self.engine.state.ready:
-            return Readiness(True, self.engine.state.reason)
+            return Readiness(True, "; ".join(filter(None, (self.engine.state.reason, problem))))
         services = self.document.services
         http = any(
             route.call is not None and services[route.call.partition(".")[0]].http is not None
@@ -177,7 +192,7 @@ class Generation:
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
-        routes = [self.document.effective(route) for route in self.document.routes.values()]
+        routes = [self.document.effective(route) for route in self.document.every_route().values()]
         return max(((route.limits or RouteLimits()).largest_body for route in routes), default=0)
 
     def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
@@ -198,7 +213,7 @@ class Generation:
 
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
-        routes = [self.document.effective(route) for route in self.document.routes.values()]
+        routes = [self.document.effective(route) for route in self.document.every_route().values()]
         timeouts = [route.timeout or DEFAULT_TIMEOUT for route in routes]
         for service in self.document.services.values():
             if service.kafka is not None:
@@ -221,7 +236,9 @@ class Generation:
         return self.engine.service(name, service.kafka)
 
     def _route(self, name: str) -> tuple[RouteKey, Route]:
-        said, at = self.document.routes[name], self._report.place("routes", name)
+        return self._compiled(name, self.document.routes[name], self._report.place("routes", name), self._endpoint)
+
+    def _compiled(self, name: str, said: RouteSettings, at: Place, endpoint: MakeEndpoint) -> tuple[RouteKey, Route]:
         key = parse_key(name, at)
         assert key is not None, "the document was checked"
         settings = self.document.effective(said)
@@ -232,13 +249,53 @@ class Generation:
         self.chains[name] = [*policies]
         route = Route(
             name,
-            stack(self._endpoint(settings, site, timeout, limits), policies),
+            stack(endpoint(settings, site, timeout, limits), policies),
             limits.largest_body,
             self._registry,
             timeout=timeout,
             takes_options=key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings)),
         )
         return key, route
+
+    def _make_issuer(self) -> Issuer | None:
+        settings = self.document.issuer
+        if settings is None:
+            return None
+        keys = load_keys(settings.keys, self._report.place("issuer", "keys"))
+        self._report.raise_if_any()
+        refresh, state = settings.refresh, settings.state
+        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace)
+        engine = self.engine
+
+        def make() -> Families:
+            if state.file is not None:
+                return FileFamilies(self._report.folder / state.file, bounds, state.most)
+            assert engine is not None, "the document was checked"
+            return TopicFamilies(engine.log(state.topic or DEFAULT_TOPIC), self._timer, bounds, state.most)
+
+        # A topic is read through an engine and ends with it.
+        whose = "issuer" if state.file is not None else f"issuer of {id(engine)}"
+        families = self._resources.keep(whose, (state, bounds), make)
+        return Issuer(settings, keys, families, self._timer.now)
+
+    def _issuer_routes(self, issuer: Issuer) -> Iterator[tuple[RouteKey, Route]]:
+        """Those that the issuer adds."""
+        assert self.document.issuer is not None
+        makers: dict[str, MakeEndpoint] = {
+            "login": lambda settings, site, timeout, _: self._login(issuer, settings, site, timeout),
+            "refresh": lambda _, site, *__: issuer.refresh(self._budget, limit=site.body),
+            "logout": lambda _, site, *__: issuer.logout(self._budget, limit=site.body),
+            "keys": lambda *_: issuer.keys(),
+            "discovery": lambda *_: issuer.discovery(),
+        }
+        for text, (name, said) in self.document.issuer.routes().items():
+            at = self._report.place("issuer", *(("login",) if name == "login" else ("paths", name)))
+            yield self._compiled(text, said, at, makers[name])
+            self.chains[text].append(IssuerEndpoint(name))
+
+    def _login(self, issuer: Issuer, settings: RouteSettings, site: Site, timeout: float) -> Handler:
+        plan, caller = self._planned(settings, site, timeout)
+        return issuer.login(plan, caller, self._budget, limit=site.body)
 
     def _operation(self, call: str) -> KafkaOperation | None:
         """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
@@ -285,6 +342,13 @@ class Generation:
             event = EventPlan(settings, scope, at)
             chain += [event, publisher]
             return publish_endpoint(publisher, event, self._budget, limit=site.body)
+        plan, caller = self._planned(settings, site, timeout)
+        assert settings.call is not None, "the document was checked"
+        whole = self.document.services[settings.call.partition(".")[0]].kafka is not None
+        return call_endpoint(plan, caller, settings, limits, self._budget, whole=whole, scope=scope, at=at)
+
+    def _planned(self, settings: RouteSettings, site: Site, timeout: float) -> tuple[CallPlan, Caller]:
+        """A call and who makes it; noted in the route's chain."""
         assert settings.call is not None, "the document was checked"
         call, operation = settings.call, self._operation(settings.call)
         if operation is not None:
@@ -292,8 +356,8 @@ class Generation:
                 settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
             )
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
-        plan = CallPlan(settings, timeout, scope, at, carries_fields=not behind_kafka)
+        plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=not behind_kafka)
         mode = settings.reply or "last"
         caller = self._caller(call, mode)
-        chain += [plan, *self._links[call, mode]]
-        return call_endpoint(plan, caller, settings, limits, self._budget, whole=behind_kafka, scope=scope, at=at)
+        self.chains[site.name] += [plan, *self._links[call, mode]]
+        return plan, caller

@@ -231,7 +231,7 @@ _Owners = list[tuple[str, DocumentPath]]
 def _settings(loaded: Loaded, name: str) -> Iterator[Setting]:
     """What holds for a route, then the bounds of what is behind it, each with where it was said."""
     document, report = loaded
-    said = document.routes[name]
+    said = document.every_route()[name]
     effective = document.effective(said)
     owners: _Owners = [("route", ("routes", name)), ("defaults", ("defaults",))]
     service_name, _, operation = (said.call or "").partition(".")

@@ -26,17 +26,18 @@ from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.kafka.client import Clients, RateLimit, log
 from castlegate.upstreams.kafka.dialects.dialect import Dialect
-from castlegate.upstreams.kafka.events import Events, Publisher
+from castlegate.upstreams.kafka.events import ANY, Events, Publisher
 from castlegate.upstreams.kafka.gate import Gate, Gates, Link
 from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
+from castlegate.upstreams.kafka.log import PARTITION, TABLE, Log
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
 from castlegate.upstreams.kafka.producers import Producers, end
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.upstreams.kafka.streams import Flows, interrupt
-from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo
+from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo, inbox_topic
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
 from castlegate.wire.timer import Timer
@@ -132,7 +133,8 @@ class Engine:
         self._silent_since: float | None = None
         self._doubted_at = 0.0
         self._doubting: asyncio.TimerHandle | None = None
-        self._publishers: dict[str, Publisher] = {}
+        self._publishers: dict[tuple[str, int], Publisher] = {}
+        self._logs: list[Log] = []
         self._making: set[str] = set()  # producers that the watch is to make
         self._limit = RateLimit()
         self._started = False
@@ -181,11 +183,11 @@ class Engine:
         """A service behind this cluster."""
         return KafkaUpstream(self, name, settings)
 
-    def publisher(self, topic: str) -> Publisher:
+    def publisher(self, topic: str, partition: int = ANY) -> Publisher:
         """For events on `topic`."""
-        publisher = self._publishers.get(topic)
+        publisher = self._publishers.get((topic, partition))
         if publisher is None:
-            publisher = self._publishers[topic] = Publisher(
+            publisher = self._publishers[topic, partition] = Publisher(
                 topic,
                 self._events,
                 self.gate(topic, None),
@@ -193,10 +195,20 @@ class Engine:
                 max_record=self.settings.max_record,
                 stored=self.metrics.events.child(topic, "stored"),
                 failed=self.metrics.events.child(topic, "failed"),
+                partition=partition,
             )
             self._make_producers()
             self.gates.refresh()
         return publisher
+
+    def log(self, topic: str) -> Log:
+        """A topic that is read whole: one of the gateway's own, made where it is missing. A new reader each time."""
+        gate = self.gate(topic, None)
+        publisher = self.publisher(topic, PARTITION)
+        made = Log(publisher, gate, self._clients, self.timer, self._tell, self._on_error("table"))
+        self._logs = [*(each for each in self._logs if not each.stopped), made]
+        self._own_topics()
+        return made
 
     async def start(self) -> None:
         """Begin; returns when brokers have answered and all is set up, or are known not to, or after a moment.
@@ -252,11 +264,19 @@ class Engine:
         self._watch.wanted = frozenset(
             {*self.gates.topics, *(b.topic for b in self._mailboxes.values() if not b.owned)}
         )
-        self._watch.owned = {box.topic: box.owned for box in self._mailboxes.values() if box.owned}
+        self._own_topics()
         self._watch.reads = frozenset(self._mailboxes).difference(self.gates.topics)
         self._inbox.correlation = {box.topic: box.correlation for box in self._mailboxes.values()}
         self._watch.look_again()
         return gate
+
+    def _own_topics(self) -> None:
+        """What the watch makes where it is missing."""
+        boxes = [box for box in self._mailboxes.values() if box.owned]
+        self._watch.owned = {
+            **{box.topic: inbox_topic(self.settings, box.owned) for box in boxes if box.owned},
+            **{each.topic: TABLE for each in self._logs},
+        }
 
     def mailbox(self, dialect: Dialect, fixed: str | None) -> Mailbox:
         """Where replies come to; `fixed` names a topic that a service answers on whatever it is told."""
@@ -373,6 +393,9 @@ class Engine:
         for topic, info in look.topics.items():
             if topic in self.gates.topics:
                 self.gates.topics[topic] = info
+            for each in self._logs:
+                if each.topic == topic:
+                    each.seen(info)
             mailbox = self._mailboxes.get(topic)
             order = mailbox.seen(info, clock) if mailbox is not None else None
             if order is not None:

@@ -145,6 +145,11 @@ class Gate:
         self.mailbox = mailbox
         self.open = False
 
+    @property
+    def refusal(self) -> CallFailed | None:
+        """Why nothing may go through, as far as that is certain."""
+        return self._gates.refusal(self)
+
     async def admit(self, deadline: float) -> None:
         """Wait a moment for it to open; raises `CallFailed` (not sent)."""
         await self._gates.admit(self, deadline)
