@@ -28,8 +28,13 @@ from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
+from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
+from castlegate.policies.cors import CorsPolicy, cors
+from castlegate.policies.origin import check_origin
 from castlegate.policies.policy import DescribedPolicy, Site
+from castlegate.policies.secure import Secure, secure
+from castlegate.policies.validate import validate
 from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -49,7 +54,14 @@ if TYPE_CHECKING:
 
     Upstream = HttpUpstream | KafkaUpstream
 
-CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (authenticate,)
+CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
+    secure,
+    cors,
+    addresses,
+    authenticate,
+    check_origin,
+    validate,
+)
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
@@ -89,6 +101,7 @@ class Generation:
         self._timer = timer
         self._registry = registry
         self._previous = previous
+        self._routes = {name: self.document.effective(route) for name, route in self.document.every_route().items()}
         self.engine: Engine | None = None
         kafka = self.document.kafka
         if kafka is not None:
@@ -192,8 +205,7 @@ class Generation:
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
-        routes = [self.document.effective(route) for route in self.document.every_route().values()]
-        return max(((route.limits or RouteLimits()).largest_body for route in routes), default=0)
+        return max(((route.limits or RouteLimits()).largest_body for route in self._routes.values()), default=0)
 
     def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
         from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka
@@ -213,8 +225,7 @@ class Generation:
 
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
-        routes = [self.document.effective(route) for route in self.document.every_route().values()]
-        timeouts = [route.timeout or DEFAULT_TIMEOUT for route in routes]
+        timeouts = [route.timeout or DEFAULT_TIMEOUT for route in self._routes.values()]
         for service in self.document.services.values():
             if service.kafka is not None:
                 timeouts += [each.timeout for each in service.kafka.operations.values() if each.timeout is not None]
@@ -241,19 +252,23 @@ class Generation:
     def _compiled(self, name: str, said: RouteSettings, at: Place, endpoint: MakeEndpoint) -> tuple[RouteKey, Route]:
         key = parse_key(name, at)
         assert key is not None, "the document was checked"
-        settings = self.document.effective(said)
+        settings = self._routes[name]
         limits = settings.limits or RouteLimits()
         timeout = self._timeout(said, settings)
         site = Site(name, key, self.document.scope(key, settings), at, limits.largest_body, self._schemes, self._means)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
+        preflight = next((policy.preflight for policy in policies if isinstance(policy, CorsPolicy)), None)
+        forwards_options = key.method == ANY and preflight is None and self._forwards_method(settings)
         route = Route(
             name,
             stack(endpoint(settings, site, timeout, limits), policies),
             limits.largest_body,
             self._registry,
             timeout=timeout,
-            takes_options=key.method == b"OPTIONS" or (key.method == ANY and self._forwards_method(settings)),
+            takes_options=key.method == b"OPTIONS" or forwards_options,
+            preflight=preflight,
+            dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, (Secure, CorsPolicy))],
         )
         return key, route
 

@@ -29,8 +29,13 @@ from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths, IssuerSettings
+from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
+from castlegate.policies.cors import CorsSettings
+from castlegate.policies.origin import OriginSettings
 from castlegate.policies.roots import PRINCIPAL
+from castlegate.policies.secure import SecureSettings
+from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
@@ -53,7 +58,15 @@ _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOS
     last one, all that follow. Every route says `call` or `publish`, and who may call it.
     """
 
-_GROUPS: tuple[type[msgspec.Struct], ...] = (Access, RouteBounds)
+_GROUPS: tuple[type[msgspec.Struct], ...] = (
+    Access,
+    RouteBounds,
+    SecureSettings,
+    CorsSettings,
+    AddressSettings,
+    OriginSettings,
+    ValidationSettings,
+)
 """What routes and `defaults` can say, by feature."""
 
 _LOGIN = """How credentials are sent to a service, which answers with who it is or refuses.
@@ -66,7 +79,18 @@ _DEFAULTS = "What every route takes that does not say otherwise."
 
 if TYPE_CHECKING:
 
-    class RouteDefaults(Access, RouteBounds, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    class RouteDefaults(
+        Access,
+        RouteBounds,
+        SecureSettings,
+        CorsSettings,
+        AddressSettings,
+        OriginSettings,
+        ValidationSettings,
+        kw_only=True,
+        frozen=True,
+        forbid_unknown_fields=True,
+    ):
         """What every route takes that does not say otherwise."""
 
     class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):

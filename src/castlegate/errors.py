@@ -11,6 +11,7 @@ repeat is said by the outcome, not by the status.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -42,10 +43,12 @@ class Kinds:
     FORBIDDEN = Kind("forbidden", 403, "Not allowed")
     BAD_PATH = Kind("bad_path", 400, "Path not acceptable")
     BAD_INPUT = Kind("bad_input", 400, "Input missing or malformed")
+    INVALID = Kind("invalid", 400, "Request does not have the shape that is asked for")
     NOT_FOUND = Kind("not_found", 404, "No such route")
     METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405, "Method not allowed")
     REQUEST_TIMEOUT = Kind("request_timeout", 408, "Request not received in time")
     BODY_TOO_LARGE = Kind("body_too_large", 413, "Content too large")
+    UNSUPPORTED_MEDIA = Kind("unsupported_media", 415, "Content of another type expected")
     URI_TOO_LONG = Kind("uri_too_long", 414, "URI too long")
     TOKEN_REFUSED = Kind("token_refused", 400, "Token not accepted")
     EXPECTATION = Kind("expectation", 417, "Expectation failed")
@@ -81,6 +84,9 @@ class Kinds:
     NOT_STORED = Kind("not_stored", 503, "Message not acknowledged", 1)
 
 
+_NONE: Mapping[str, object] = {}
+
+
 class GatewayError(Exception):
     """Base of all; `detail` is shown to the client, so it names no address and no internal."""
 
@@ -91,12 +97,14 @@ class GatewayError(Exception):
         *,
         status: int | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        members: Mapping[str, object] = _NONE,
     ) -> None:
         super().__init__(detail or kind.title)
         self.kind = kind
         self.detail = detail
         self.status = kind.status if status is None else status
         self.headers = headers
+        self.members = members  # more of the problem document (RFC 9457 §3.2)
 
     @property
     def outcome(self) -> Outcome | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,11 +12,8 @@ from castlegate.message import Headers, Request, Response
 _ENCODE = msgspec.json.Encoder().encode
 
 
-_NO_MEMBERS: Mapping[str, Any] = {}
-
-
-def problem(error: GatewayError, request: Request, members: Mapping[str, Any] = _NO_MEMBERS) -> Response:
-    """The response for `error`; `members` are further ones of the document (RFC 9457 §3.2)."""
+def problem(error: GatewayError, request: Request) -> Response:
+    """The response for `error`."""
     document: dict[str, Any] = {
         "type": f"urn:castlegate:{error.kind.name}",
         "title": error.kind.title,
@@ -25,8 +21,8 @@ def problem(error: GatewayError, request: Request, members: Mapping[str, Any] = 
         "detail": error.detail or error.kind.title,
         "instance": request.path.decode("latin-1"),
         "request_id": request.id.decode(),
-        **members,
     }
+    document.update(error.members)
     if error.outcome is not None:
         document["outcome"] = error.outcome.value
     headers = Headers.of([(b"content-type", b"application/problem+json"), *error.headers])

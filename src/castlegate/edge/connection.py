@@ -415,6 +415,8 @@ class ClientConnection(asyncio.Protocol):
         wanted = request.headers.get(b"access-control-request-method")
         if wanted is not None:
             route = listener.router.match(wanted, request.host, request.path)[0]
+            if route.preflight is not None:
+                return route, route.preflight
         allow = listener.router.allowed(request.host, request.path)
         if allow is None:
             raise RequestRefused(Kinds.NOT_FOUND)
@@ -536,6 +538,8 @@ class ClientConnection(asyncio.Protocol):
                 error = GatewayError(Kinds.INTERNAL)
         if error is not None:
             response = problem(error, request)
+            for dress in exchange.route.dressers:
+                dress(request, response)
         if isinstance(response.error, RequestRefused):
             self._listener.refused(response.error.kind.name)
         exchange.error = response.error

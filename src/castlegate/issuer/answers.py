@@ -46,7 +46,8 @@ def failure(error: GatewayError, request: Request) -> Response:
         name = "temporarily_unavailable" if error.status == 503 else "server_error"
     else:
         name = "invalid_request"
-    response = problem(error, request, {"error": name})
+    error.members = {**error.members, "error": name}
+    response = problem(error, request)
     response.headers = response.headers.setting(*_NO_STORE)
     return response
 

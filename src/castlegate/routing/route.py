@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
-from castlegate.message import Handler
+from castlegate.message import Handler, Request, Response
 from castlegate.telemetry.access_log import json_text
 from castlegate.telemetry.metrics import Counter, Histogram, Registry
+
+Dresser = Callable[[Request, Response], None]
+"""Puts fields on an answer."""
 
 
 class Route:
     """One route of a generation."""
 
     __slots__ = (
-        "_requests", "by_status", "handler", "json_name", "max_body", "name", "seconds", "takes_options", "timeout",
+        "_requests", "by_status", "dressers", "handler", "json_name", "max_body", "name", "preflight", "seconds",
+        "takes_options", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -25,6 +30,8 @@ class Route:
         *,
         timeout: float = math.inf,
         takes_options: bool = False,
+        preflight: Handler | None = None,
+        dressers: Sequence[Dresser] = (),
     ) -> None:
         self.name = name
         self.json_name = json_text(name.encode())  # as it stands in the access log
@@ -32,6 +39,8 @@ class Route:
         self.handler = handler
         self.max_body = max_body  # bytes
         self.takes_options = takes_options  # else OPTIONS, preflights among them, are answered by the edge
+        self.preflight = preflight  # answers those of its preflights; without it they are told the methods alone
+        self.dressers = dressers  # for answers of the edge itself, which pass by the route's policies
         self._requests = registry.counter(
             "castlegate_requests_total", "Requests answered, by route and status.", "route", "status"
         )
