@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -31,7 +32,7 @@ from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.cors import CorsPolicy, cors
-from castlegate.policies.origin import check_origin
+from castlegate.policies.origin import Pages, check_origin
 from castlegate.policies.policy import DescribedPolicy, Site
 from castlegate.policies.secure import Secure, secure
 from castlegate.policies.validate import validate
@@ -39,6 +40,7 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.issued import IssuedTokens
 from castlegate.schemes.scheme import Scheme
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
@@ -64,7 +66,9 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
-SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
+SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
+    "issuer": IssuedTokens,
+}
 """What makes each kind of scheme of its name and its settings."""
 
 MakeEndpoint = Callable[[RouteSettings, Site, float, RouteLimits], Handler]
@@ -125,6 +129,7 @@ class Generation:
         self._resources: Resources = Resources(None if previous is None else previous._resources)
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self._previous = None  # what is not carried over is not kept alive
+        self._issuer = self._make_issuer()
         self._schemes: dict[str, Scheme] = {}
         self._means = Means(
             resources=self._resources,
@@ -135,10 +140,10 @@ class Generation:
             workers=workers,
             caller=lambda call: self._caller(call, "last"),
             fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, self._report.folder),
+            own=None if self._issuer is None else self._issuer.tokens,
         )
         for name, said in self.document.auth.items():
             self._schemes[name] = SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
-        self._issuer = self._make_issuer()
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -296,21 +301,21 @@ class Generation:
     def _issuer_routes(self, issuer: Issuer) -> Iterator[tuple[RouteKey, Route]]:
         """Those that the issuer adds."""
         assert self.document.issuer is not None
-        makers: dict[str, MakeEndpoint] = {
-            "login": lambda settings, site, timeout, _: self._login(issuer, settings, site, timeout),
-            "refresh": lambda _, site, *__: issuer.refresh(self._budget, limit=site.body),
-            "logout": lambda _, site, *__: issuer.logout(self._budget, limit=site.body),
-            "keys": lambda *_: issuer.keys(),
-            "discovery": lambda *_: issuer.discovery(),
-        }
+        by_cookie = self.document.issuer.refresh.by == "cookie"
+
+        def made(name: str, settings: RouteSettings, site: Site, timeout: float, _limits: RouteLimits) -> Handler:
+            if name == "login":
+                plan, caller = self._planned(settings, site, timeout)
+                handler = issuer.login(plan, caller, self._budget, limit=site.body)
+            else:
+                handler = issuer.handler(name, self._budget, limit=site.body)
+            # What browsers add by themselves is worth nothing from the pages of others: nor may those log anyone in.
+            return Pages(settings).guard(handler) if by_cookie and site.key.method == b"POST" else handler
+
         for text, (name, said) in self.document.issuer.routes().items():
             at = self._report.place("issuer", *(("login",) if name == "login" else ("paths", name)))
-            yield self._compiled(text, said, at, makers[name])
+            yield self._compiled(text, said, at, partial(made, name))
             self.chains[text].append(IssuerEndpoint(name))
-
-    def _login(self, issuer: Issuer, settings: RouteSettings, site: Site, timeout: float) -> Handler:
-        plan, caller = self._planned(settings, site, timeout)
-        return issuer.login(plan, caller, self._budget, limit=site.body)
 
     def _operation(self, call: str) -> KafkaOperation | None:
         """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""

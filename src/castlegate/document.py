@@ -105,7 +105,7 @@ else:
     Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
 
 
-class Issuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class OwnIssuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Tokens of the gateway's own, for teams without an identity provider: a service says who somebody is, the gateway
     signs short-lived access tokens and keeps account of refresh tokens.
     """
@@ -134,6 +134,9 @@ class Issuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One way in which callers prove who they are."""
 
+    issuer: bool | None = None
+    """`true`: by an access token of the gateway's own `issuer`, in `Authorization: Bearer ...`."""
+
     @property
     def kind(self) -> str:
         """Which of its fields is said."""
@@ -144,6 +147,8 @@ class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         said = [name for name in fields_of(Scheme) if getattr(self, name) is not None]
         if len(said) != 1 and not any(at.field(name).spoilt for name in fields_of(Scheme)):
             at.mistake(f"expected one of {listed([repr(name) for name in fields_of(Scheme)], 'or')}")
+        if self.issuer is False:
+            at.field("issuer").mistake("write 'true', or name another way")
 
 
 class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -243,7 +248,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """The Kafka cluster."""
     auth: dict[str, Scheme] = {}
     """The ways in which callers prove who they are, by the names that routes say."""
-    issuer: Issuer | None = None
+    issuer: OwnIssuer | None = None
     """Tokens of the gateway's own."""
     services: dict[str, Service] = {}
     """The services by name."""
@@ -282,6 +287,9 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         if not self.routes and not at.field("routes").spoilt:
             at.mistake("there are no 'routes'; one looks like 'GET /users/{id}: {call: users, public: true}'")
         taken = _check_issuer(self, self.issuer, at) if self.issuer is not None else {}
+        for name, scheme in self.auth.items():
+            if scheme.issuer and self.issuer is None and not at.field("issuer").spoilt:
+                at.field("auth", name).mistake("there is no issuer; say who issues tokens at the top: 'issuer: ...'")
         names_by_shape: dict[object, str] = {}
         for name, route in self.routes.items():
             place = at.field("routes", name)
@@ -321,7 +329,7 @@ def _check_kafka(document: Document, place: Place, at: Place) -> None:
         place.mistake("this needs a Kafka cluster; say which at the top: 'kafka: {bootstrap: host:9092}'")
 
 
-def _check_issuer(document: Document, issuer: Issuer, at: Place) -> dict[object, str]:
+def _check_issuer(document: Document, issuer: OwnIssuer, at: Place) -> dict[object, str]:
     """What its routes match, and which of them does."""
     place = at.field("issuer")
     state = place.field("state")

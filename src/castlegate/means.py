@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,15 @@ from castlegate.message import Budget, Caller
 from castlegate.resources import Resources
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
+
+
+class OwnTokens(NamedTuple):
+    """What the gateway's own issuer signs."""
+
+    issuer: str
+    audience: str
+    keys: Mapping[bytes, Callable[[bytes, bytes], bool]]
+    """The head that tokens of a key begin with → whether a signature (the second) is that key's of the first."""
 
 
 class Means(NamedTuple):
@@ -29,3 +38,5 @@ class Means(NamedTuple):
     """Of `service` or `service.operation`, inside the service's guards."""
     fetcher: MakeFetcher
     """For what is asked on the gateway's own behalf; to be kept among the resources."""
+    own: OwnTokens | None = None
+    """Where there is an issuer."""

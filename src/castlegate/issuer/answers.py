@@ -43,7 +43,7 @@ def failure(error: GatewayError, request: Request) -> Response:
     if error.kind in (Kinds.TOKEN_REFUSED, Kinds.UNAUTHORIZED):
         name = "invalid_grant"
     elif isinstance(error, CallFailed) or error.status >= 500:
-        name = "temporarily_unavailable" if error.status == 503 else "server_error"
+        name = "temporarily_unavailable" if error.status in (429, 503) else "server_error"
     else:
         name = "invalid_request"
     error.members = {**error.members, "error": name}

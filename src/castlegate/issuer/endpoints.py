@@ -6,6 +6,7 @@ else: passwords go to that service alone, refresh tokens are kept as hashes.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from castlegate.issuer.answers import Carrier, Refused, bad_credentials, failure
 from castlegate.issuer.families import Families, Granted, Token, new_token
 from castlegate.issuer.keys import SigningKey
 from castlegate.issuer.settings import ANSWER, OURS, IssuerSettings
+from castlegate.means import OwnTokens
 from castlegate.message import Budget, Caller, Handler, Headers, Reply, Request, Response
 from castlegate.sketch import Description, Sketch
 
@@ -31,6 +33,8 @@ _LONGEST_SUBJECT = 512  # characters
 _FRESH = b"public, max-age=300"
 
 _ENCODE = msgspec.json.Encoder().encode
+
+logger = logging.getLogger("castlegate.issuer")
 
 
 _DOES = {
@@ -73,6 +77,12 @@ class Issuer:
         }
 
     @property
+    def tokens(self) -> OwnTokens:
+        """What routes that take its access tokens need to know."""
+        verifiers = {key.head: key.verifies for key in self._keys}
+        return OwnTokens(self._settings.url, self._settings.meant_for, verifiers)
+
+    @property
     def problem(self) -> str:
         """What is amiss, for operators."""
         return self._families.problem
@@ -97,7 +107,17 @@ class Issuer:
 
         return handle
 
-    def refresh(self, budget: Budget, *, limit: int) -> Handler:
+    def handler(self, name: str, budget: Budget, *, limit: int) -> Handler:
+        """That of another route than the login."""
+        if name == "refresh":
+            return self._refreshing(budget, limit)
+        if name == "logout":
+            return self._ending(budget, limit)
+        if name == "keys":
+            return _constant({"keys": [key.public for key in self._keys]}, b"application/jwk-set+json")
+        return _constant(self._discovery(), b"application/json")
+
+    def _refreshing(self, budget: Budget, limit: int) -> Handler:
         """A refresh token for tokens."""
 
         async def handle(request: Request) -> Response:
@@ -118,7 +138,7 @@ class Issuer:
 
         return handle
 
-    def logout(self, budget: Budget, *, limit: int) -> Handler:
+    def _ending(self, budget: Budget, limit: int) -> Handler:
         """The end of what began with a login. What is no good is no error (RFC 7009 §2.2)."""
 
         async def handle(request: Request) -> Response:
@@ -133,15 +153,11 @@ class Issuer:
 
         return handle
 
-    def keys(self) -> Handler:
-        """The public keys."""
-        return _constant({"keys": [key.public for key in self._keys]}, b"application/jwk-set+json")
-
-    def discovery(self) -> Handler:
+    def _discovery(self) -> dict[str, Any]:
         """What clients need to know (OpenID Connect Discovery 1.0 §3, RFC 8414 §2)."""
         url, paths = self._settings.url, self._settings.paths
         base = url[: url.index("/", 8)] if "/" in url[8:] else url
-        document = {
+        return {
             "issuer": url,
             "jwks_uri": base + paths.keys,
             "token_endpoint": base + paths.refresh,
@@ -152,7 +168,6 @@ class Issuer:
             "token_endpoint_auth_methods_supported": ["none"],
             "id_token_signing_alg_values_supported": list(dict.fromkeys(key.algorithm for key in self._keys)),
         }
-        return _constant(document, b"application/json")
 
     # The login's service.
 
@@ -202,7 +217,7 @@ class Issuer:
                 name: msgspec.json.decode(template.render(request, parts)) for name, template in self._grant.items()
             }
         except RequestRefused as refused:  # of a reference that is not there
-            raise _bad_answer(refused.detail) from refused
+            raise _bad_answer(refused.detail.rstrip(".")) from refused
         subject, claims = said["subject"], said["claims"]
         if isinstance(subject, int) and not isinstance(subject, bool):
             subject = str(subject)
@@ -277,7 +292,9 @@ def _told(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> GatewayError
 
 
 def _bad_answer(reason: str) -> CallFailed:
-    return CallFailed(Kinds.BAD_ANSWER, Outcome.ANSWERED, f"The login's answer cannot be used: {reason}.")
+    """The reason is for operators."""
+    logger.warning("the answer of the login's service cannot be used: %s", reason)
+    return CallFailed(Kinds.BAD_ANSWER, Outcome.ANSWERED, "The login's service gave no answer that can be used.")
 
 
 def _constant(document: Any, kind: bytes) -> Handler:

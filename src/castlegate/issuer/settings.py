@@ -25,6 +25,8 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 DEFAULT_TOPIC = "castlegate.tokens"
 
+_LONGEST_ACCESS = 86400  # seconds
+
 _DISCOVERY = "/.well-known/openid-configuration"
 
 
@@ -149,7 +151,7 @@ class IssuerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     """Files with private keys in PEM: P-256 (ES256), Ed25519 (EdDSA) or RSA of at least 2048 bits (RS256). The first
     signs, the public halves of all are published. A new key is added last, put first when everyone has seen it, and
     the old one is removed when its last token has expired, each by a reload of all instances."""
-    access: Annotated[Seconds, msgspec.Meta(ge=10, le=86400)] = 600.0
+    access: Seconds = 600.0
     """How long an access token can be used. It cannot be called back: logout and revocation end the refreshing."""
     claims: list[str] | None = None
     """Which of the claims that were granted stand in the access token; all of them if nothing is said."""
@@ -179,6 +181,8 @@ class IssuerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
                 at.field("url").mistake("expected a URL without a query and without a '/' at its end")
             elif not origin.tls and not is_loopback(origin.host):
                 at.field("url").warning("tokens that are not sent over https can be read by anyone on the way")
+        if not 1 <= self.access <= _LONGEST_ACCESS:
+            at.field("access").mistake("expected from 1s to 1d; nobody can call it back")
         for index, claim in enumerate(self.claims or ()):
             if claim in OURS:
                 at.field("claims", index).mistake(f"'{claim}' is always there and is said by the gateway")
