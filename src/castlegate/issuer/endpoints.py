@@ -92,7 +92,9 @@ class Issuer:
 
         async def handle(request: Request) -> Response:
             try:
-                self._families.check()  # before the service has credentials that nothing can come of
+                await self._families.check(
+                    request.deadline
+                )  # before the service has credentials that nothing can come of
                 await request.collect(limit, budget)
                 granted = await self._ask(plan, caller, request)
                 token = new_token()

@@ -124,7 +124,7 @@ class Families(Protocol):
     def problem(self) -> str:
         """Why tokens cannot be refreshed now, for operators; nothing if they can."""
 
-    def check(self) -> None:
+    async def check(self, deadline: float) -> None:
         """Raise if no login can begin now."""
 
     async def begin(self, token: Token, granted: Granted, deadline: float) -> None:

@@ -55,10 +55,10 @@ class FileFamilies:
         """See `Families`."""
         return ""
 
-    def check(self) -> None:
+    async def check(self, deadline: float) -> None:
         """See `Families`; whether there is room is told when one begins."""
-        if self._waiting >= _WAITING:
-            raise _failed("Too many requests wait for the disk.")
+        del deadline
+        self._admit()
 
     async def begin(self, token: Token, granted: Granted, deadline: float) -> None:
         """See `Families`."""
@@ -94,7 +94,7 @@ class FileFamilies:
 
     async def _do(self, work: Callable[[sqlite3.Connection], R]) -> R:
         """A transaction, in the thread."""
-        self.check()
+        self._admit()
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
@@ -102,6 +102,10 @@ class FileFamilies:
             raise CallFailed(Kinds.DRAINING, Outcome.NOT_SENT) from error
         finally:
             self._waiting -= 1
+
+    def _admit(self) -> None:
+        if self._waiting >= _WAITING:
+            raise _failed("Too many requests wait for the disk.")
 
     # What follows runs in the thread.
 

@@ -27,6 +27,7 @@ from castlegate.wire.timer import Timer
 
 logger = logging.getLogger("castlegate.issuer")
 
+_BEGINNING_S = 2.0  # that a request waits for what was there before this worker to be read
 _MARK = b"-"  # key of records that say nothing but how far the log goes
 _MARK_EVERY = 0.02  # seconds between two of them
 _MARK_S = 5.0  # for one to be read back
@@ -56,9 +57,8 @@ class Log(Protocol):
     def caught_up(self) -> bool:
         """Whether all that was there at the start was read."""
 
-    @property
-    def refusal(self) -> CallFailed | None:
-        """Why nothing can be written now, as far as that is certain."""
+    async def admit(self, deadline: float) -> None:
+        """Return if records can be written now; raises `CallFailed` (not sent)."""
 
     def start(self, table: Table) -> None:
         """Read into a table from now on."""
@@ -146,11 +146,9 @@ class TopicFamilies:
         """See `Families`."""
         return "" if self._log.caught_up else "issuer: not all refresh tokens have been read yet"
 
-    def check(self) -> None:
+    async def check(self, deadline: float) -> None:
         """See `Families`."""
-        refusal = self._log.refusal
-        if refusal is not None:
-            raise refusal
+        await self._log.admit(deadline)
         if len(self._families) >= self._most:
             raise full()
 
@@ -160,7 +158,7 @@ class TopicFamilies:
 
     async def use(self, token: Token, following: Token, deadline: float) -> Granted | None:
         """See `Families`."""
-        self.check_written()
+        await self._log.admit(deadline)
         key = token.family.encode()
         family = await self._find(token, deadline)
         if family is None:
@@ -182,22 +180,16 @@ class TopicFamilies:
 
     async def end(self, token: Token, deadline: float) -> None:
         """See `Families`."""
-        self.check_written()
+        await self._log.admit(deadline)
         if await self._find(token, deadline) is not None:
             await self._log.append(token.family.encode(), None, deadline)
-
-    def check_written(self) -> None:
-        """Raise if nothing can be written now."""
-        refusal = self._log.refusal
-        if refusal is not None:
-            raise refusal
 
     async def _find(self, token: Token, deadline: float) -> Family | None:
         """The family as it is now. What is in the table may be old, which counts where the token does not fit it."""
         key = token.family.encode()
         if not self._log.caught_up:
             try:
-                await self._log.beginning(deadline)
+                await self._log.beginning(min(deadline, self._timer.now() + _BEGINNING_S))
             except CallFailed as failed:
                 raise _behind() from failed
         family = self._families.get(key)

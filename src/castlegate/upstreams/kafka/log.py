@@ -116,10 +116,10 @@ class Log:
         """Whether all that was there at the start has been read."""
         return self._end is not None and self._position >= self._end
 
-    @property
-    def refusal(self) -> CallFailed | None:
-        """Why nothing can be written now, as far as that is certain."""
-        return self._gate.refusal
+    async def admit(self, deadline: float) -> None:
+        """Return if records can be written now; raises `CallFailed` (not sent)."""
+        if not self._gate.open:
+            await self._gate.admit(deadline)
 
     def start(self, table: Table) -> None:
         """Read into a table from now on."""
