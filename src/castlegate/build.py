@@ -304,6 +304,7 @@ class Generation:
         by_cookie = self.document.issuer.refresh.by == "cookie"
 
         def made(name: str, settings: RouteSettings, site: Site, timeout: float, _limits: RouteLimits) -> Handler:
+            self.chains[site.name].append(IssuerEndpoint(name))
             if name == "login":
                 plan, caller = self._planned(settings, site, timeout)
                 handler = issuer.login(plan, caller, self._budget, limit=site.body)
@@ -315,7 +316,6 @@ class Generation:
         for text, (name, said) in self.document.issuer.routes().items():
             at = self._report.place("issuer", *(("login",) if name == "login" else ("paths", name)))
             yield self._compiled(text, said, at, partial(made, name))
-            self.chains[text].append(IssuerEndpoint(name))
 
     def _operation(self, call: str) -> KafkaOperation | None:
         """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""

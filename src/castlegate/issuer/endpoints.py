@@ -38,7 +38,7 @@ logger = logging.getLogger("castlegate.issuer")
 
 
 _DOES = {
-    "login": "asks the service above, and answers with an access token and a refresh token",
+    "login": "asks the service below, and answers with an access token and a refresh token",
     "refresh": "takes a refresh token for the next one, with an access token",
     "logout": "ends what began with the login of a refresh token",
     "keys": "tells the public keys",

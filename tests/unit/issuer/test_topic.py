@@ -12,7 +12,6 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.issuer.families import Bounds, Granted, Token, new_token, read_token
 from castlegate.issuer.topic import Table, TopicFamilies
 from castlegate.wire.timer import Timer
@@ -28,7 +27,6 @@ class Topic:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.keeps = False  # whether deletions cannot be written
 
 
 class Reader:
@@ -50,8 +48,6 @@ class Reader:
 
     async def append(self, key: bytes, value: bytes | None, deadline: float) -> int:
         await asyncio.sleep(0)
-        if value is None and self.topic.keeps:
-            raise CallFailed(Kinds.BROKER_UNAVAILABLE, Outcome.NOT_SENT)
         self.topic.records.append((key, value))
         await asyncio.sleep(0)
         return len(self.topic.records) - 1
@@ -68,14 +64,6 @@ class Reader:
         for key, value in self.records[self.position : self.position + count]:
             self.table.apply(key, value)
             self.position += 1
-
-
-async def unless_failed(asked: Awaitable[Any]) -> Any:
-    """None for one that came when others had been told apart, and could not delete."""
-    try:
-        return await asked
-    except CallFailed:
-        return None
 
 
 class Instance:
@@ -101,21 +89,16 @@ LAGS = st.lists(st.integers(0, 3), min_size=1, max_size=8)
 
 
 @settings(max_examples=40, deadline=None)
-@given(uses=st.lists(st.integers(0, 1), min_size=2, max_size=6), lags=LAGS, keeps=st.booleans())
-def test_of_any_number_of_uses_at_once_exactly_one_wins_and_the_family_ends(
-    uses: list[int], lags: list[int], keeps: bool
-) -> None:
-    """Also if it cannot be written that it has ended."""
-
+@given(uses=st.lists(st.integers(0, 1), min_size=2, max_size=6), lags=LAGS)
+def test_of_any_number_of_uses_at_once_exactly_one_wins_and_the_family_ends(uses: list[int], lags: list[int]) -> None:
     async def go() -> None:
         topic = Topic()
-        topic.keeps = keeps
         both = [Instance(topic), Instance(topic)]
         token = new_token()
         await settle(both, [both[0].families.begin(token, GRANTED, FAR)], lags)
         following = [new_token(token) for _ in uses]
         asked = [both[i].families.use(token, each, FAR) for i, each in zip(uses, following, strict=True)]
-        won = await settle(both, [unless_failed(each) for each in asked], lags)
+        won = await settle(both, asked, lags)
         assert sum(each is not None for each in won) == 1
         winner = following[next(i for i, each in enumerate(won) if each is not None)]
         for instance in both:
