@@ -41,6 +41,7 @@ from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.schemes.issued import IssuedTokens
+from castlegate.schemes.jwt import JwtScheme
 from castlegate.schemes.scheme import Scheme
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
@@ -68,6 +69,7 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
 
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
     "issuer": IssuedTokens,
+    "jwt": JwtScheme,
 }
 """What makes each kind of scheme of its name and its settings."""
 

@@ -37,6 +37,7 @@ from castlegate.policies.roots import PRINCIPAL
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
+from castlegate.schemes.jwt import Jwt
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
 
@@ -136,11 +137,18 @@ class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
     issuer: bool | None = None
     """`true`: by an access token of the gateway's own `issuer`, in `Authorization: Bearer ...`."""
+    jwt: Jwt | None = None
+    """A signed token (JWT) of an identity provider."""
 
     @property
     def kind(self) -> str:
         """Which of its fields is said."""
         return next(name for name in fields_of(Scheme) if getattr(self, name) is not None)
+
+    @property
+    def secret_parameters(self) -> list[str]:
+        """Query parameters that carry its credential, so that they are not to be logged."""
+        return getattr(getattr(self, self.kind), "secret_parameters", [])
 
     def check(self, at: Place) -> None:
         """One way."""
@@ -274,6 +282,12 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                 if said is None or getattr(type(said), "merges", False):
                     missing[name] = merged(said, default)
         return msgspec.structs.replace(route, **missing)
+
+    @property
+    def redacted(self) -> list[str]:
+        """Names whose values the access log does not write."""
+        carried = [name for scheme in self.auth.values() for name in scheme.secret_parameters]
+        return [*self.access_log.redact, *carried]
 
     def scope(self, key: RouteKey, route: Route) -> Scope:
         """What the references of an effective route can reach."""

@@ -122,7 +122,7 @@ async def _explain(loaded: Loaded, method: str, target: str, host: str, fields: 
     if route is not unrouted:
         told.route = route.name
         where = ("routes", route.name) if route.name in loaded.document.routes else ("issuer",)
-    told.position = str(loaded.report.position(where) or "")
+        told.position = str(loaded.report.position(where) or "")
     if handler is not route.handler:
         response = await handler(request)
         allow = response.headers.get(b"allow") or b""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from castlegate.fetching import MakeFetcher
 from castlegate.message import Budget, Caller
@@ -18,8 +18,8 @@ class OwnTokens(NamedTuple):
 
     issuer: str
     audience: str
-    keys: Mapping[bytes, Callable[[bytes, bytes], bool]]
-    """The head that tokens of a key begin with → whether a signature (the second) is that key's of the first."""
+    keys: Sequence[Mapping[str, Any]]
+    """The public ones, as JWKs."""
 
 
 class Means(NamedTuple):

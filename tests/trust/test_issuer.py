@@ -131,7 +131,7 @@ def test_what_the_service_says_of_later_is_passed_on(gateway: Gateway, name: str
 def test_an_answer_without_a_subject_is_the_services_mistake(gateway: Gateway) -> None:
     answer = login(gateway.port, "broken")
     assert (answer.status, answer.document["error"]) == (502, "server_error")
-    assert "answer.subject" in gateway.program.tail()
+    gateway.program.wait_for_line(r"answer\.subject")
     assert "answer.subject" not in answer.document["detail"]
 
 

@@ -79,8 +79,7 @@ class Issuer:
     @property
     def tokens(self) -> OwnTokens:
         """What routes that take its access tokens need to know."""
-        verifiers = {key.head: key.verifies for key in self._keys}
-        return OwnTokens(self._settings.url, self._settings.meant_for, verifiers)
+        return OwnTokens(self._settings.url, self._settings.meant_for, [key.public for key in self._keys])
 
     @property
     def problem(self) -> str:

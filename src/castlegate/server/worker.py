@@ -139,7 +139,7 @@ class Worker:
             self._read = {made: signature(made.files) for made in generation.certificates}
             await generation.compile()
             wanted = generation.document.access_log
-            log = AccessLog.open(wanted.path, wanted.redact, self._dropped, self._log)
+            log = AccessLog.open(wanted.path, generation.document.redacted, self._dropped, self._log)
             self._prepared = order.version, generation, log
             await generation.start()
         except (ConfigError, OSError) as error:
