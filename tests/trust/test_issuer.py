@@ -18,6 +18,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from tests.testbeds.gateway import Gateway
+from tests.testbeds.processes import free_port
 from tests.testbeds.wire import Origin
 from tests.trust.issuing import KINDS, PASSWORDS, Answer, ask, know_people, login, logout, make_key, refresh, whose
 from tests.wire.conftest import Start
@@ -379,6 +380,36 @@ def test_the_published_keys_verify_tokens(start: Start, config: MakeConfig, behi
     [key] = KeySet.import_key_set(published.document).keys
     assert key.thumbprint() == published.document["keys"][0]["kid"]
     assert whose(gateway.port, access).status == 200
+
+
+def test_another_gateway_takes_the_tokens_by_discovery(
+    start: Start, start_other: Start, config: MakeConfig, shared_origin: Origin, behind: Origin
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    issuing = start(config(top=f"listen: {url.removeprefix('http://')}").replace(URL, url))
+    other = start_other(f"""
+services: {{shop: {{http: ["http://127.0.0.1:{shared_origin.port}"]}}}}
+auth: {{them: {{jwt: {{issuer: "{url}", audience: shop, fetch: {{allow_http: true}}}}}}}}
+routes: {{GET /me: {{call: shop, auth: them}}}}
+""")
+    assert whose(other.port, login(issuing.port).access).status == 200
+    assert whose(other.port, login(issuing.port).access + "x").status == 401
+    assert len(behind.seen) == 1
+
+
+@pytest.fixture
+def start_other(tmp_path: Path) -> Iterator[Start]:
+    """One with a folder of its own."""
+    (tmp_path / "other").mkdir()
+    running: list[Gateway] = []
+
+    def start(config: str) -> Gateway:
+        running.append(Gateway(tmp_path / "other", config))
+        return running[-1]
+
+    yield start
+    for gateway in running:
+        gateway.stop()
 
 
 def test_keys_are_rotated_by_reloads(tmp_path: Path, config: MakeConfig, keys: Path, behind: Origin) -> None:
