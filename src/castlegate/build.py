@@ -32,7 +32,7 @@ from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.cors import CorsPolicy, cors
-from castlegate.policies.origin import Pages, check_origin
+from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import DescribedPolicy, Site
 from castlegate.policies.secure import Secure, secure
 from castlegate.policies.validate import validate
@@ -318,7 +318,7 @@ class Generation:
             else:
                 handler = issuer.handler(name, self._budget, limit=site.body)
             # What browsers add by themselves is worth nothing from the pages of others: nor may those log anyone in.
-            return Pages(settings).guard(handler) if by_cookie and site.key.method == b"POST" else handler
+            return Pages(trusted_by(settings)).guard(handler) if by_cookie and site.key.method == b"POST" else handler
 
         for text, (name, said) in self.document.issuer.routes().items():
             at = self._report.place("issuer", *(("login",) if name == "login" else ("paths", name)))

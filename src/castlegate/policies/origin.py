@@ -62,17 +62,22 @@ def check_origin(settings: Said, site: Site) -> OriginPolicy | None:
     ambient = frozenset(name for name in settings.schemes if site.schemes[name].ambient)
     if settings.public or not ambient:
         return None
-    return OriginPolicy(Pages(settings), ambient)
+    return OriginPolicy(trusted_by(settings), ambient)
+
+
+def trusted_by(settings: Said) -> list[str]:
+    """Origins whose pages may send anything, beside the route's own host."""
+    trusted = list(settings.trusted_origins or ())
+    if settings.cors is not None and settings.cors.credentials:
+        trusted += settings.cors.origins
+    return trusted
 
 
 class Pages:
     """Whose may send requests with what browsers add by themselves: the route's own host, and those that it trusts."""
 
-    def __init__(self, settings: Said) -> None:
-        self.trusted = list(settings.trusted_origins or ())
-        if settings.cors is not None and settings.cors.credentials:
-            self.trusted += settings.cors.origins
-        self._trusts = matcher(self.trusted)
+    def __init__(self, trusted: list[str]) -> None:
+        self._trusts = matcher(trusted)
 
     def send(self, request: Request) -> bool:
         """Whether one of them sent this, or no browser at all."""
@@ -97,14 +102,15 @@ def _refuse_page(request: Request) -> Awaitable[Response]:
 class OriginPolicy:
     """Of one route."""
 
-    def __init__(self, pages: Pages, ambient: frozenset[str]) -> None:
-        self._pages = pages
+    def __init__(self, trusted: list[str], ambient: frozenset[str]) -> None:
+        self._trusted = trusted
+        self._pages = Pages(trusted)
         self._ambient = ambient
 
     def describe(self, sketch: Sketch) -> Description:
         """Which pages it believes."""
         del sketch
-        whose = ", ".join(["the route's own host", *self._pages.trusted])
+        whose = ", ".join(["the route's own host", *self._trusted])
         says = {
             "pages of": whose,
             "asked of": f"requests of browsers that change something, by {', '.join(self._ambient)}",
