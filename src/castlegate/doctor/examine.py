@@ -22,11 +22,11 @@ from castlegate.doctor.roundtrip import round_trip
 from castlegate.doctor.topics import Need, Seen, limits, look, may_create
 from castlegate.document import Document, load
 from castlegate.telemetry.metrics import Registry
-from castlegate.upstreams.http.tls import ServiceCertificates
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka
+from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
 _ROUND_TRIP = 4  # times the within: to find the ends, to be assigned, to come back, and some slack

@@ -16,8 +16,8 @@ import msgspec
 from cryptography import x509
 
 from castlegate.doctor.findings import Finding, in_thread
-from castlegate.upstreams.http.tls import ServiceCertificates
 from castlegate.wire.certificates import new_context
+from castlegate.wire.service_tls import ServiceCertificates
 
 Address = tuple[str, int]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from castlegate.config.addresses import parse_origin
 from castlegate.doctor.findings import Finding, Unreachable, connect
 from castlegate.doctor.handshake import handshake
-from castlegate.upstreams.http.tls import ServiceCertificates
+from castlegate.wire.service_tls import ServiceCertificates
 
 
 async def instance(service: str, url: str, certificates: ServiceCertificates | None, within: float) -> Finding:
