@@ -40,8 +40,12 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.authorizer import AuthorizerScheme
+from castlegate.schemes.certificate import CertificateScheme
+from castlegate.schemes.introspection import IntrospectionScheme
 from castlegate.schemes.issued import IssuedTokens
 from castlegate.schemes.jwt import JwtScheme
+from castlegate.schemes.keys import KeysScheme
 from castlegate.schemes.scheme import Scheme
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
@@ -70,6 +74,10 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
     "issuer": IssuedTokens,
     "jwt": JwtScheme,
+    "authorizer": AuthorizerScheme,
+    "certificate": CertificateScheme,
+    "introspection": IntrospectionScheme,
+    "keys": KeysScheme,
 }
 """What makes each kind of scheme of its name and its settings."""
 
@@ -238,6 +246,7 @@ class Generation:
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
         timeouts = [route.timeout or DEFAULT_TIMEOUT for route in self._routes.values()]
+        timeouts += [each.authorizer.timeout for each in self.document.auth.values() if each.authorizer is not None]
         for service in self.document.services.values():
             if service.kafka is not None:
                 timeouts += [each.timeout for each in service.kafka.operations.values() if each.timeout is not None]

@@ -37,7 +37,11 @@ from castlegate.policies.roots import PRINCIPAL
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
+from castlegate.schemes.authorizer import Authorizer
+from castlegate.schemes.certificate import ClientCertificate
+from castlegate.schemes.introspection import Introspection
 from castlegate.schemes.jwt import Jwt
+from castlegate.schemes.keys import Keys
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
 
@@ -139,6 +143,14 @@ class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     """`true`: by an access token of the gateway's own `issuer`, in `Authorization: Bearer ...`."""
     jwt: Jwt | None = None
     """A signed token (JWT) of an identity provider."""
+    authorizer: Authorizer | None = None
+    """A credential of any kind, judged by one of the services."""
+    certificate: ClientCertificate | None = None
+    """The certificate that the client showed in its TLS handshake."""
+    introspection: Introspection | None = None
+    """An opaque token, judged by the authorization server that issued it."""
+    keys: Keys | None = None
+    """An API key, of which a file holds the hash."""
 
     @property
     def kind(self) -> str:
@@ -298,6 +310,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         _check_ports(self, at)
         for name, service in self.services.items():
             _check_service(self, name, service, at)
+        for name, scheme in self.auth.items():
+            _check_scheme(self, scheme, at.field("auth", name), at)
         if not self.routes and not at.field("routes").spoilt:
             at.mistake("there are no 'routes'; one looks like 'GET /users/{id}: {call: users, public: true}'")
         taken = _check_issuer(self, self.issuer, at) if self.issuer is not None else {}
@@ -336,6 +350,21 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
         place.mistake("a service's name has letters, digits, '_' and '-', and begins with a letter")
     if service.kafka is not None:
         _check_kafka(document, place.field("kafka"), at)
+
+
+def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -> None:
+    """Whether there is what it relies on."""
+    if scheme.authorizer is not None:
+        place, calls = place.field("authorizer"), scheme.authorizer.calls
+        _check_call(document, scheme.authorizer.call, calls, None, place, at)
+        service = document.services.get(scheme.authorizer.call)
+        if service is not None and service.http is not None and calls.verb is None:
+            place.mistake(f"'{scheme.authorizer.call}' speaks HTTP: say what is asked of it, such as 'post: /verify'")
+    tls = document.listen.tls
+    if scheme.certificate is not None and (tls is None or tls.clients is None) and not at.field("listen", "tls").spoilt:
+        place.field("certificate").mistake(
+            "clients are not asked for certificates; say 'listen: {tls: {clients: ...}}'"
+        )
 
 
 def _check_kafka(document: Document, place: Place, at: Place) -> None:
@@ -428,7 +457,9 @@ def _check_purpose(document: Document, route: Route, key: RouteKey | None, place
         place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
 
 
-def _check_call(document: Document, call: str, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+def _check_call(
+    document: Document, call: str, route: CallSettings, key: RouteKey | None, place: Place, at: Place
+) -> None:
     name, _, operation = call.partition(".")
     service = document.services.get(name)
     at_call = place.field("call")
@@ -451,7 +482,7 @@ def _check_call(document: Document, call: str, route: Route, key: RouteKey | Non
         _check_operation(name, operation, service.kafka, route, key, at_call)
 
 
-def _check_forwarding(route: Route, key: RouteKey | None, place: Place) -> None:
+def _check_forwarding(route: CallSettings, key: RouteKey | None, place: Place) -> None:
     """Of a call over HTTP that takes method and path from the client's."""
     if key is None or route.verb is not None:
         return
@@ -464,7 +495,7 @@ def _check_forwarding(route: Route, key: RouteKey | None, place: Place) -> None:
 
 
 def _check_operation(
-    name: str, operation: str, service: KafkaService, route: Route, key: RouteKey | None, at_call: Place
+    name: str, operation: str, service: KafkaService, route: CallSettings, key: RouteKey | None, at_call: Place
 ) -> None:
     """Of a call over Kafka."""
     if not operation:
@@ -479,7 +510,7 @@ def _check_operation(
         compile_text(found.key, Sink.KEY, key.scope(), at)
 
 
-def _refuse(route: Route, fields: tuple[str, ...], reason: str, place: Place) -> None:
+def _refuse(route: CallSettings, fields: tuple[str, ...], reason: str, place: Place) -> None:
     for field in fields:
         if getattr(route, field) is not None:
             place.field(field).mistake(f"this {reason}")

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from castlegate import __version__
+from castlegate.cli.keys import keys
 from castlegate.config.report import ConfigError
 from castlegate.document import load
 from castlegate.server.supervisor import run as serve
@@ -218,6 +219,9 @@ def broker(listen: str) -> None:
     gateway and can be given to services and tests.
     """
     os.execv(sys.executable, [sys.executable, "-m", "castlegate_broker", "--listen", listen])  # noqa: S606
+
+
+main.add_command(keys)
 
 
 def _json(value: object) -> str:

@@ -22,13 +22,14 @@ import msgspec
 import uvloop
 
 from castlegate.build import Generation, forget_unused
+from castlegate.config.files import Signature, signature
 from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded
 from castlegate.edge.listener import Listener
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request, Response
 from castlegate.routing.route import Route
-from castlegate.server.certificates import Signature, keep_current, signature
+from castlegate.server.certificates import keep_current
 from castlegate.server.control import (
     Channel,
     Discard,
