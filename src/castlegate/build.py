@@ -20,6 +20,7 @@ from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.guards.identity import Identify, identify
 from castlegate.guards.retry import Retry
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
 from castlegate.issuer.families import Bounds, Families
@@ -31,6 +32,7 @@ from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
+from castlegate.policies.authorize import authorize
 from castlegate.policies.cors import CorsPolicy, cors
 from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import DescribedPolicy, Site
@@ -67,6 +69,7 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
     addresses,
     authenticate,
     check_origin,
+    authorize,
     validate,
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
@@ -152,8 +155,12 @@ class Generation:
             fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, self._report.folder),
             own=None if self._issuer is None else self._issuer.tokens,
         )
+        self.told_names = self.document.told_names()
+        """Fields of clients that nobody gets: see `Document.told_names`."""
+        self._identities: dict[str, Identify | None] = {}  # of each service
         for name, said in self.document.auth.items():
             self._schemes[name] = SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
+        self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -276,7 +283,8 @@ class Generation:
         settings = self._routes[name]
         limits = settings.limits or RouteLimits()
         timeout = self._timeout(said, settings)
-        site = Site(name, key, self.document.scope(key, settings), at, limits.largest_body, self._schemes, self._means)
+        scope, body = self.document.scope(key, settings, self.told_names), limits.largest_body
+        site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
         preflight = next((policy.preflight for policy in policies if isinstance(policy, CorsPolicy)), None)
@@ -357,7 +365,8 @@ class Generation:
         if caller is None:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
-            guards: list[DescribedGuard] = []
+            told = self._identify(name)
+            guards: list[DescribedGuard] = [] if told is None else [told]
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
                 bound: Caller = upstream.bind(operation)
@@ -368,6 +377,16 @@ class Generation:
             caller = self._callers[call, mode] = stack(bound, guards)
             self._links[call, mode] = [*guards, described]
         return caller
+
+    def _identify(self, name: str) -> Identify | None:
+        """What tells a service who calls; one for all its operations."""
+        if name not in self._identities:
+            said, service = self.document.identity_of(name), self.document.services[name]
+            at = self._report.place(*([] if service.identity is None else ["services", name]), "identity")
+            copies = service.kafka is not None and service.kafka.dialect == "zilla"
+            folder = self._report.folder
+            self._identities[name] = None if said is None else identify(said, name, at, folder, copies=copies)
+        return self._identities[name]
 
     def _endpoint(self, settings: RouteSettings, site: Site, timeout: float, limits: RouteLimits) -> Handler:
         """What the route does; noted in its chain."""

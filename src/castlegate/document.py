@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
+from castlegate.calls.roots import PRINCIPAL
 from castlegate.calls.settings import VERBS, CallSettings
 from castlegate.config.addresses import is_loopback, parse_address
 from castlegate.config.environment import Environment
+from castlegate.config.fields import spelling
 from castlegate.config.joining import join
 from castlegate.config.reading import read
-from castlegate.config.references import Scope
+from castlegate.config.references import HeaderRoot, Scope
 from castlegate.config.report import ConfigError, Place, Report, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.source import LARGEST_FILE, compose, resolve
@@ -28,12 +30,14 @@ from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
+from castlegate.guards.identity import Identity
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths, IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
+from castlegate.policies.authorize import OF_CALLERS, Authorization, check_public, check_use
 from castlegate.policies.cors import CorsSettings
+from castlegate.policies.named import NamedPolicy
 from castlegate.policies.origin import OriginSettings
-from castlegate.policies.roots import PRINCIPAL
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
@@ -65,6 +69,7 @@ _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOS
 
 _GROUPS: tuple[type[msgspec.Struct], ...] = (
     Access,
+    Authorization,
     RouteBounds,
     SecureSettings,
     CorsSettings,
@@ -86,6 +91,7 @@ if TYPE_CHECKING:
 
     class RouteDefaults(
         Access,
+        Authorization,
         RouteBounds,
         SecureSettings,
         CorsSettings,
@@ -105,7 +111,13 @@ if TYPE_CHECKING:
         """How credentials are sent to a service."""
 
 else:
-    Login = join("Login", CallSettings, *[each for each in _GROUPS if each is not Access], module=__name__, doc=_LOGIN)
+    Login = join(
+        "Login",
+        CallSettings,
+        *[each for each in _GROUPS if each not in (Access, Authorization)],
+        module=__name__,
+        doc=_LOGIN,
+    )
     RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
     Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
 
@@ -178,6 +190,8 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """It speaks HTTP/1.1."""
     kafka: KafkaService | None = None
     """It answers requests on Kafka topics."""
+    identity: Identity | Literal["none"] | None = None
+    """What it is told of who calls, in place of what all services are told; `none` for nothing."""
 
     def check(self, at: Place) -> None:
         """One protocol."""
@@ -270,6 +284,10 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """The ways in which callers prove who they are, by the names that routes say."""
     issuer: OwnIssuer | None = None
     """Tokens of the gateway's own."""
+    policies: dict[str, NamedPolicy] = {}
+    """Conditions on requests, by the names that routes say."""
+    identity: Identity | None = None
+    """What services are told of who calls."""
     services: dict[str, Service] = {}
     """The services by name."""
     defaults: RouteDefaults = RouteDefaults()
@@ -293,6 +311,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                 said, default = getattr(route, name), getattr(self.defaults, name)
                 if said is None or getattr(type(said), "merges", False):
                     missing[name] = merged(said, default)
+        if missing.get("public", route.public):  # callers are not known there
+            missing |= {name: getattr(route, name) for name in OF_CALLERS}
         return msgspec.structs.replace(route, **missing)
 
     @property
@@ -301,9 +321,20 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         carried = [name for scheme in self.auth.values() for name in scheme.secret_parameters]
         return [*self.access_log.redact, *carried]
 
-    def scope(self, key: RouteKey, route: Route) -> Scope:
-        """What the references of an effective route can reach."""
-        return key.scope() if route.public else key.scope().including(PRINCIPAL)
+    def identity_of(self, service: str) -> Identity | None:
+        """What a service is told of who calls."""
+        said = self.services[service].identity
+        return self.identity if said is None else said if isinstance(said, Identity) else None
+
+    def told_names(self) -> frozenset[str]:
+        """The fields by which services are told who calls, by their `spelling`: no client is heard under these."""
+        said = [self.identity, *[service.identity for service in self.services.values()]]
+        return frozenset(spelling(name) for each in said if isinstance(each, Identity) for name in each.names)
+
+    def scope(self, key: RouteKey, route: Route, told: frozenset[str] = frozenset()) -> Scope:
+        """What the references of an effective route can reach. `told`: `told_names`."""
+        scope = key.scope().including({"header": HeaderRoot(told)} if told else {})
+        return scope if route.public else scope.including(PRINCIPAL)
 
     def check(self, at: Place) -> None:
         """What must hold between addresses, services, routes and the message broker."""
@@ -318,6 +349,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         for name, scheme in self.auth.items():
             if scheme.issuer and self.issuer is None and not at.field("issuer").spoilt:
                 at.field("auth", name).mistake("there is no issuer; say who issues tokens at the top: 'issuer: ...'")
+        told = self.told_names()
+        _check_told(self, told, at)
         names_by_shape: dict[object, str] = {}
         for name, route in self.routes.items():
             place = at.field("routes", name)
@@ -327,8 +360,9 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                     other = f"'{taken[key.shape]}' in 'paths' of 'issuer'"
                     place.mistake(f"it matches the same requests as {other}; one of them needs another path")
                 _check_unique(name, names_by_shape.setdefault(key.shape, name), place)
-                _compile_templates(route, self.scope(key, self.effective(route)), place)
+                _compile_templates(route, self.scope(key, self.effective(route), told), place)
             _check_access(self, route, place, at)
+            _check_authorization(self, route, key, place, at)
             _check_purpose(self, route, key, place, at)
 
 
@@ -408,6 +442,27 @@ def _check_login(document: Document, said: Route, key: RouteKey, place: Place, a
         place.mistake("'call' is missing: the service that knows who has which credentials")
 
 
+def _check_told(document: Document, told: frozenset[str], at: Place) -> None:
+    """That nothing else says or reads what only the gateway says of callers."""
+    reason = "under this name services are told who calls"
+    for name, route in document.routes.items():
+        for field in route.headers.request:
+            if spelling(field) in told:
+                at.field("routes", name, "headers", "request", field).mistake(f"{reason}; say it with 'identity'")
+    for name, service in document.services.items():
+        place = at.field("services", name, "kafka")
+        for index, field in enumerate(() if service.kafka is None else service.kafka.forward_headers):
+            if spelling(field) in told:
+                place.field("forward_headers", index).mistake(reason)
+        for field, written in () if service.kafka is None else service.kafka.names.in_use():
+            if spelling(written) in told:
+                place.field("names", field).mistake(reason)
+    for name, policy in document.policies.items():
+        for field in policy.fields:
+            if spelling(field) in told:
+                at.field("policies", name, "allow").mistake(f"headers['{field}'] is never there: {reason}")
+
+
 def _check_unique(name: str, other: str, place: Place) -> None:
     if other != name:
         position = place.report.position((*place.path[:-1], other))
@@ -441,6 +496,22 @@ def _check_access(document: Document, said: Route, place: Place, at: Place) -> N
         if name not in document.auth and not at.field("auth").spoilt and not at.field("auth", name).spoilt:
             hint = suggest(name, document.auth, "there are") or "; there are none under 'auth'"
             where.field("auth").mistake(f"no scheme is called {show(name)}{hint}")
+
+
+def _check_authorization(document: Document, said: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+    route = document.effective(said)
+    where = (place if said.policy is not None else at.field("defaults")).field("policy")
+    if said.public and not place.field("public").spoilt:
+        check_public(said, place)
+    if key is None:
+        return
+    for name in route.policies:
+        policy = document.policies.get(name)
+        if policy is not None:
+            check_use(name, policy, key.params, place.field("policy") if said.policy is not None else place)
+        elif not (where.spoilt or at.field("policies").spoilt or at.field("policies", name).spoilt):
+            hint = suggest(name, document.policies, "there are") or "; there are none under 'policies'"
+            where.mistake(f"no policy is called {show(name)}{hint}")
 
 
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:

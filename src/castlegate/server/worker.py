@@ -182,12 +182,19 @@ class Worker:
                 self._log,
                 self._registry,
                 generation.client_certificates,
+                dropped=generation.told_names,
                 share=self._arguments.workers,
             )
             self._listener.bound(_allowed_connections(self._listener.max_connections))
             await self._listener.start(socket.socket(fileno=self._arguments.listen))
         else:
-            self._listener.adopt(document.listen, generation.router, self._log, generation.client_certificates)
+            self._listener.adopt(
+                document.listen,
+                generation.router,
+                self._log,
+                generation.client_certificates,
+                dropped=generation.told_names,
+            )
         self._watch_certificates(generation)
         if before is not None:
             self._retire(before)
