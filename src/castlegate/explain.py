@@ -127,7 +127,8 @@ async def _explain(loaded: Loaded, told: Explanation, fields: Sequence[str], cal
         return told
     if route is not unrouted:
         told.route = route.name
-        told.position = str(loaded.report.position(("routes", route.name)) or "")
+        where = ("routes", route.name) if route.name in loaded.document.routes else ("issuer",)
+        told.position = str(loaded.report.position(where) or "")
     if handler is not route.handler:
         response = await handler(request)
         allow = response.headers.get(b"allow") or b""
@@ -253,7 +254,7 @@ _Owners = list[tuple[str, DocumentPath]]
 def _settings(loaded: Loaded, name: str) -> Iterator[Setting]:
     """What holds for a route, then the bounds of what is behind it, each with where it was said."""
     document, report = loaded
-    said = document.routes[name]
+    said = document.every_route()[name]
     effective = document.effective(said)
     owners: _Owners = [("route", ("routes", name)), ("defaults", ("defaults",))]
     service_name, _, operation = (said.call or "").partition(".")

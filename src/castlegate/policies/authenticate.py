@@ -13,7 +13,7 @@ import msgspec
 
 from castlegate.errors import GatewayError, Kinds, RequestRefused
 from castlegate.message import Handler, Request, Response
-from castlegate.policies.policy import Site
+from castlegate.policies.policy import Site, refuse
 from castlegate.problem import problem
 from castlegate.schemes.scheme import Scheme, Unauthenticated
 from castlegate.sketch import Description, Sketch
@@ -68,26 +68,29 @@ class Authenticate:
         schemes = self._schemes
 
         def handle(request: Request) -> Awaitable[Response]:
-            for scheme in schemes:
+            for number, scheme in enumerate(schemes):
                 credential = scheme.take(request)
                 if credential is not None:
                     principal = scheme.known(credential)
                     if principal is None:
-                        return self._verify(inner, request)
+                        return self._verify(inner, request, number, credential)
                     request.principal = principal
                     return inner(request)
-            return self._verify(inner, request)
+            return refuse(self._refusal(Failed(None, None)), request)
 
         return handle
 
-    async def _verify(self, inner: Handler, request: Request) -> Response:
+    async def _verify(self, inner: Handler, request: Request, first: int, unknown: bytes) -> Response:
+        """By the first scheme that has a credential, which it does not know yet, or those behind it."""
         failed = Failed(None, None)
-        for scheme in self._schemes:
-            credential = scheme.take(request)
+        for number in range(first, len(self._schemes)):
+            scheme = self._schemes[number]
+            credential = unknown if number == first else scheme.take(request)
             if credential is None:
                 continue
+            known = None if number == first else scheme.known(credential)
             try:
-                request.principal = scheme.known(credential) or await scheme.verify(credential, request)
+                request.principal = known or await scheme.verify(credential, request)
             except GatewayError as error:
                 failed = Failed(scheme, error)
             else:

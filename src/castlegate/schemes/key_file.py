@@ -191,11 +191,10 @@ def _read_line(line: str, start: Position, report: Report) -> Line | None:
     if key is None or own:
         # For its mistakes too: here they have their columns.
         own = Report(report.folder)
-        entries = compose(line.encode(), start.file, Environment({}, report.folder), own)
+        entries = compose(line.encode(), start.file, Environment({}, report.folder), own, first_line=start.line)
         key = _key_of(entries, match[1], own)
     for mistake in own.mistakes:
-        position = (mistake.position or start)._replace(line=start.line)
-        report.add(position, mistake.path, mistake.text)
+        report.add(mistake.position, mistake.path, mistake.text)
     if key is None or own:
         return None
     return Line(match[1], key)

@@ -139,8 +139,8 @@ class Worker:
             # At once: what is written after they were read is a change.
             self._read = {made: signature(made.files) for made in generation.certificates}
             await generation.compile()
-            document = generation.document
-            log = AccessLog.open(document.access_log.path, document.redacted, self._dropped, self._log)
+            wanted = generation.document.access_log
+            log = AccessLog.open(wanted.path, generation.document.redacted, self._dropped, self._log)
             self._prepared = order.version, generation, log
             await generation.start()
         except (ConfigError, OSError) as error:
