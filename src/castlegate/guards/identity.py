@@ -39,7 +39,7 @@ _OF_CLIENTS = frozenset((
 _OWN_CLAIMS = frozenset(("iss", "sub", "aud", "exp", "iat", "nbf", "jti", "scope"))
 _NOT_TOLD = re.compile(rb"[\x00-\x1f\x7f]|^ | $")  # what a service would not read as it was said
 _SHORTEST, _LONGEST = 2.0, 3600.0  # seconds of a token
-_MOST = 4096  # principals that are remembered for a service
+_MOST = 10_000  # principals that are remembered for a service
 
 _SCOPE = Scope(PRINCIPAL)
 
