@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -24,6 +24,7 @@ ReplyMode = Literal["last", "all", "stream"]  # what is made of a reply of sever
 
 _NO_PARAMS: dict[str, str] = {}
 _UNREAD: Any = object()
+_OURSELVES = b"user-agent: castlegate"  # of a request that no client made
 
 
 class Headers:
@@ -299,11 +300,12 @@ class Request:
         self.body = body
         self.arrived = arrived  # loop time of the head
         self.deadline = math.inf  # loop time; set when the last byte has arrived, the route's timeout from there
-        self.forwarded = b""  # what HTTP services are told of client and proxies: Forwarded, X-Forwarded-*, Via
+        # What HTTP services are told of client and proxies: Forwarded, X-Forwarded-*, Via; never nothing.
+        self.forwarded = _OURSELVES
         self.params = _NO_PARAMS
         self.route: Any = None
         self.principal: Principal | None = None  # set where the route asks who calls
-        self.certificate: Mapping[str, Any] | None = None  # the client's, if it was verified, as `ssl` parses it
+        self.certificate: bytes | None = None  # the client's in DER, if it was verified
         self.on_end: list[Callable[[Ended], None]] | None = None
         self._json: Any = _UNREAD
 
@@ -397,6 +399,11 @@ class Reply:
         self.status = status
         self.headers = headers
         self.body = body
+
+    def close(self) -> None:
+        """Nobody takes it."""
+        if not isinstance(self.body, bytes):
+            self.body.close()
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -7,7 +7,7 @@ public by omission: the configuration's check refuses a route that says neither.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -50,9 +50,18 @@ class Authenticate:
         self._schemes: Sequence[Scheme] = list(schemes.values())
 
     def describe(self, sketch: Sketch) -> Description:
-        """Which schemes."""
-        del sketch
-        return Description(role="policy", name="authenticate", says={"by": self._names})
+        """Which schemes, and who is taken to call."""
+        caller = sketch.caller
+        sketch.request.principal = sketch.someone(self._names[0])
+        says: dict[str, Any] = {"by": self._names}
+        if caller is not None and caller.scheme not in ("", *self._names):
+            says["refuses"] = f"callers known by '{caller.scheme}'"
+            sketch.refusal = RequestRefused(Kinds.UNAUTHORIZED, "This caller is not known to the schemes of the route.")
+        elif caller is not None:
+            scheme = caller.scheme or self._names[0]
+            sketch.request.principal = msgspec.structs.replace(caller, scheme=scheme)
+            says["accepts"] = f"{caller.subject}, by {scheme}"
+        return Description(role="policy", name="authenticate", says=says)
 
     def wrap(self, inner: Handler) -> Handler:
         """Handlers behind it find the request's principal set."""
