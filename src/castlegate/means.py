@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from castlegate.fetching import MakeFetcher
 from castlegate.message import Budget, Caller
 from castlegate.resources import Resources
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
+
+
+class OwnTokens(NamedTuple):
+    """What the gateway's own issuer signs."""
+
+    issuer: str
+    audience: str
+    keys: Sequence[Mapping[str, Any]]
+    """The public ones, as JWKs."""
 
 
 class Means(NamedTuple):
@@ -29,3 +38,5 @@ class Means(NamedTuple):
     """Of `service` or `service.operation`, inside the service's guards."""
     fetcher: MakeFetcher
     """For what is asked on the gateway's own behalf; to be kept among the resources."""
+    own: OwnTokens | None = None
+    """Where there is an issuer."""

@@ -47,8 +47,12 @@ class Headers:
 
     def get(self, name: bytes) -> bytes | None:
         """The value; of a field that repeats, all of them joined by commas (RFC 9110 §5.3)."""
-        values = self.get_all(name)
-        return None if not values else values[0] if len(values) == 1 else b", ".join(values)
+        start, wire = b"\n%b: " % name, b"\n" + self.wire
+        begin = wire.find(start) + len(start)
+        if begin < len(start):
+            return None
+        end = wire.index(b"\r", begin)
+        return wire[begin:end] if wire.find(start, end) < 0 else b", ".join(self.get_all(name))
 
     def get_all(self, name: bytes) -> list[bytes]:
         """Every value of the field."""

@@ -32,13 +32,16 @@ _WORDS: dict[str, bool | None] = {
 class Scalar:
     """Text, a number, true, false or null."""
 
-    __slots__ = ("begin", "broken", "plain", "position", "substituted", "template", "text", "value", "written")
+    __slots__ = (
+        "begin", "broken", "indent", "plain", "position", "substituted", "template", "text", "value", "written",
+    )  # fmt: skip
 
     def __init__(self, position: Position, written: str, *, plain: bool) -> None:
         self.position = position
         self.written = written
         self.plain = plain  # not in quotes
         self.begin: int | None = None  # columns before its text, where the file holds that letter by letter
+        self.indent: int | None = None  # columns before each of its lines, where they stand below (`|`)
         self.text = written  # after substitution
         self.template = written  # the same as a template: what was put in holds no references
         self.value: str | int | float | bool | None = resolve(written) if plain else written
@@ -143,6 +146,7 @@ class _Composer:
     def __init__(self, text: str, start: Position, environment: Environment, report: Report) -> None:
         self._parser: Any = CParser(text)
         self._start = start
+        self._lines = text.split("\n")
         self._environment = environment
         self._report = report
         self._anchors: dict[str, tuple[Node, int]] = {}
@@ -202,6 +206,8 @@ class _Composer:
         node = Scalar(position, event.value, plain=event.implicit[0])
         if "${" not in event.value:
             node.begin = _begin(event)
+            if event.style == "|":
+                node.indent = _indent(event, self._lines)
             return node
         found = self._environment.substitute(event.value)
         for mistake in found.mistakes:
@@ -261,6 +267,14 @@ def _begin(event: Any) -> int | None:
     start, end = event.start_mark, event.end_mark
     whole = start.line == end.line and end.column - start.column == len(event.value) + 2 * quotes
     return quotes if whole else None
+
+
+def _indent(event: Any, lines: list[str]) -> int | None:
+    """How far the lines of a block are moved to the right; None where it has none to tell by."""
+    for number, line in enumerate(event.value.split("\n"), event.start_mark.line + 1):
+        if line and number < len(lines):
+            return len(lines[number].rstrip("\r")) - len(line)
+    return None
 
 
 def _explain(error: yaml.YAMLError, text: str, start: Position) -> tuple[Position, str]:

@@ -46,7 +46,7 @@ def _value(value: Any, shape: Shape, at: Place) -> bool:
         entry = shape_of(shape.options[0])
         return _every(_value(each, entry, at.field(key)) for key, each in value.items())
     if shape.kind is Union:
-        shape = next(inner for inner in map(shape_of, shape.options) if _has_type(value, inner))
+        return _value(value, next(inner for inner in map(shape_of, shape.options) if _has_type(value, inner)), at)
     _limits(value, shape, at)
     return True
 

@@ -139,8 +139,8 @@ class Worker:
             # At once: what is written after they were read is a change.
             self._read = {made: signature(made.files) for made in generation.certificates}
             await generation.compile()
-            document = generation.document
-            log = AccessLog.open(document.access_log.path, document.redacted, self._dropped, self._log)
+            wanted = generation.document.access_log
+            log = AccessLog.open(wanted.path, generation.document.redacted, self._dropped, self._log)
             self._prepared = order.version, generation, log
             await generation.start()
         except (ConfigError, OSError) as error:
@@ -182,12 +182,19 @@ class Worker:
                 self._log,
                 self._registry,
                 generation.client_certificates,
+                dropped=generation.told_names,
                 share=self._arguments.workers,
             )
             self._listener.bound(_allowed_connections(self._listener.max_connections))
             await self._listener.start(socket.socket(fileno=self._arguments.listen))
         else:
-            self._listener.adopt(document.listen, generation.router, self._log, generation.client_certificates)
+            self._listener.adopt(
+                document.listen,
+                generation.router,
+                self._log,
+                generation.client_certificates,
+                dropped=generation.told_names,
+            )
         self._watch_certificates(generation)
         if before is not None:
             self._retire(before)
