@@ -115,7 +115,7 @@ class Rule(NamedTuple):
     facts: RequestFacts
 
 
-@lru_cache(4096)  # it is compiled for its own check, that of its routes, and to serve
+@lru_cache(1024)  # it is compiled for its own check, that of its routes, and to serve
 def _compiled(text: str) -> Rule:
     facts = RequestFacts()
     return Rule(compile_condition(text, facts), facts)
