@@ -25,6 +25,7 @@ from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.cors import CorsPolicy, cors
+from castlegate.policies.limits.policy import limit, limit_addresses
 from castlegate.policies.origin import check_origin
 from castlegate.policies.policy import DescribedPolicy, Site
 from castlegate.policies.secure import Secure, secure
@@ -34,6 +35,7 @@ from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.schemes.scheme import Scheme
+from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.upstream import HttpUpstream
@@ -52,8 +54,10 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
     secure,
     cors,
     addresses,
+    limit_addresses,
     authenticate,
     check_origin,
+    limit,
     validate,
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
@@ -86,6 +90,7 @@ class Generation:
         workers: int = 1,
         timer: Timer,
         registry: Registry,
+        counts: Counts | None = None,
         previous: Generation | None = None,
     ) -> None:
         self.document: Document = loaded.document
@@ -125,6 +130,8 @@ class Generation:
             budget=self._budget,
             folder=self._report.folder,
             workers=workers,
+            counts=counts or Counts(Layout(self.document.limits.keys, 1)),
+            limits=self.document.limits,
             caller=lambda call: self._caller(call, "last"),
             fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, self._report.folder),
         )

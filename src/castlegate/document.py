@@ -31,11 +31,13 @@ from castlegate.endpoints.settings import PublishSettings, RouteBounds
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
 from castlegate.policies.cors import CorsSettings
+from castlegate.policies.limits.settings import Limits, Named, check_limits
 from castlegate.policies.origin import OriginSettings
 from castlegate.policies.roots import PRINCIPAL
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
+from castlegate.stores.settings import LimitStore
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
 
@@ -57,6 +59,7 @@ _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOS
 
 _GROUPS: tuple[type[msgspec.Struct], ...] = (
     Access,
+    Limits,
     RouteBounds,
     SecureSettings,
     CorsSettings,
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
 
     class RouteDefaults(
         Access,
+        Limits,
         RouteBounds,
         SecureSettings,
         CorsSettings,
@@ -202,6 +206,11 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """How the instance stops."""
     kafka: Kafka | None = None
     """The Kafka cluster."""
+    state: str | None = None
+    """A folder of this instance alone, for what must outlive a restart: what is used of quotas, written every second in
+    the background and when the gateway stops, so that a crash forgets a second at most. Only a restart changes it."""
+    limits: LimitStore = LimitStore()
+    """Where limits are counted."""
     auth: dict[str, Scheme] = {}
     """The ways in which callers prove who they are, by the names that routes say."""
     services: dict[str, Service] = {}
@@ -236,12 +245,17 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         if not self.routes and not at.field("routes").spoilt:
             at.mistake("there are no 'routes'; one looks like 'GET /users/{id}: {call: users, public: true}'")
         names_by_shape: dict[object, str] = {}
+        named: Named = {}
         for name, route in self.routes.items():
             place = at.field("routes", name)
             key = parse_key(name, place)
             if key is not None:
                 _check_unique(name, names_by_shape.setdefault(key.shape, name), place)
-                _compile_templates(route, self.scope(key, self.effective(route)), place)
+                effective = self.effective(route)
+                scope = self.scope(key, effective)
+                _compile_templates(route, scope, place)
+                check_limits(effective, scope, place, named, public=bool(effective.public))
+                _check_state(self, effective, at)
             _check_access(self, route, place, at)
             _check_purpose(self, route, key, place, at)
 
@@ -256,6 +270,12 @@ def _check_ports(document: Document, at: Place) -> None:
         # Whichever of them the file says.
         said = admin if admin.path in at.report.positions or not at.report.positions else at.field("listen", "address")
         said.mistake(f"'listen' and 'admin' are both on port {port} of {admin_host}; give each its own")
+
+
+def _check_state(document: Document, route: Route, at: Place) -> None:
+    kept = document.state is not None or at.field("state").spoilt or document.limits.store == "redis"
+    if route.quotas and not kept:
+        at.mistake("a 'quota' is to outlive restarts: say where it is kept, such as 'state: /var/lib/castlegate'")
 
 
 def _check_service(document: Document, name: str, service: Service, at: Place) -> None:
