@@ -164,11 +164,15 @@ class Generation:
                 upstream.watch(self._registry)
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
-            used = {route.publish for route in self.document.routes.values() if route.publish is not None}
-            for upstream in self.upstreams.values():
-                if not isinstance(upstream, HttpUpstream):
-                    used |= upstream.topics()
-            self.engine.use(frozenset(used))
+            self.engine.use(self.topics())
+
+    def topics(self) -> frozenset[str]:
+        """Those of Kafka that its routes write to and read from."""
+        used = {route.publish for route in self.document.routes.values() if route.publish is not None}
+        for upstream in self.upstreams.values():
+            if not isinstance(upstream, HttpUpstream):
+                used |= upstream.topics()
+        return frozenset(used)
 
     async def retire(self, others: Sequence[Generation], grace: float) -> None:
         """Close what no other generation that lives uses; what is in flight has `grace` seconds."""
@@ -181,6 +185,7 @@ class Generation:
         await self._resources.retire([other._resources for other in others])
         if self.engine is not None and id(self.engine) not in used:
             await self.engine.stop(grace)
+        forget_unused(others)
 
     def readiness(self) -> Readiness:
         """Ready while at least one route can be served."""
@@ -319,3 +324,9 @@ class Generation:
         caller = self._caller(call, mode)
         chain += [plan, *self._links[call, mode]]
         return call_endpoint(plan, caller, settings, limits, self._budget, whole=behind_kafka, scope=scope, at=at)
+
+
+def forget_unused(generations: Sequence[Generation]) -> None:
+    """Have what these share forget what none of them uses, such as topics of routes that are gone."""
+    for engine in {each.engine for each in generations if each.engine is not None}:
+        engine.keep(frozenset().union(*[each.topics() for each in generations if each.engine is engine]))

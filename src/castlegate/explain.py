@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,9 +23,9 @@ from castlegate.edge.forwarded import Forwarding
 from castlegate.edge.framing import HeadReader, locate
 from castlegate.endpoints.settings import DEFAULT_BODY, DEFAULT_BUFFER, DEFAULT_TIMEOUT, RouteLimits
 from castlegate.errors import RequestRefused
-from castlegate.message import Request
+from castlegate.message import Request, Response
+from castlegate.routing.decision import PREFLIGHT, decide
 from castlegate.routing.nearest import Near, nearest
-from castlegate.routing.path import normalise
 from castlegate.routing.route import Route
 from castlegate.routing.template import parse_key
 from castlegate.sketch import Description, Sketch, UnknownFields
@@ -37,6 +37,11 @@ BUILT_IN = "built in"
 
 _KNOWN = ("path", "query")  # roots of references whose values the request's target says
 _REFERENCE = re.compile(r"\{\{|\}\}|\{([^.{}?:\[\]]+)[^{}]*\}")
+_FIELD = re.compile(r"\{header\.([^?:}]+)")
+_OWN_ANSWER = {
+    False: "OPTIONS is answered by the gateway itself",
+    True: "a preflight for this route is answered by the gateway itself, whose service does not see it",
+}
 _BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE")
 _DEFAULTS: Mapping[str, Any] = {
     "timeout": DEFAULT_TIMEOUT,
@@ -89,34 +94,39 @@ class Explanation(msgspec.Struct, kw_only=True):
         return self.refusal is None
 
 
-def explain(path: Path, method: str, target: str, host: str) -> Explanation:
-    """What becomes of `METHOD TARGET`. Raises `ConfigError`."""
-    return asyncio.run(_explain(load(path), method, target, host))
+def explain(path: Path, method: str, target: str, host: str, fields: Sequence[str] = ()) -> Explanation:
+    """What becomes of `METHOD TARGET` with these fields (`name: value`). Raises `ConfigError`."""
+    return asyncio.run(_explain(load(path), method, target, host, fields))
 
 
-async def _explain(loaded: Loaded, method: str, target: str, host: str) -> Explanation:
+async def _explain(loaded: Loaded, method: str, target: str, host: str, fields: Sequence[str]) -> Explanation:
     sketch = Sketch()
-    document = _with_stand_ins(loaded.document, Shape(Document), loaded.report.place(), sketch)
+    said = frozenset(field.partition(":")[0].lower() for field in fields)
+    document = _with_stand_ins(loaded.document, Shape(Document), loaded.report.place(), _Naming(sketch, said))
     timer, registry = Timer(asyncio.get_running_loop()), Registry()
     generation = Generation(Loaded(document, loaded.report), instance="explain", timer=timer, registry=registry)
     await generation.compile()
     told = Explanation(method=method, host=host, target=target)
+    unrouted = Route("-", _answer_nothing, 0, registry)
     try:
-        request = _request(document, method, target, host, sketch)
-        request.path = normalise(request.path)
-        told.host, told.path = request.host.decode(), request.path.decode()
-        route, request.params = _match(generation, request)
+        request = _request(document, told, fields, sketch)
+        try:
+            route, handler = decide(generation.router, unrouted, request)
+        finally:
+            told.host, told.path = request.host.decode(), request.path.decode()
     except RequestRefused as refused:
         told.refusal = _refusal(refused)
         if refused.status in (404, 405):
             told.near = _nearest(loaded.document, told)
         return told
-    if route is None:
-        allow = generation.router.allowed(request.host, request.path) or b""
-        told.refusal = Refusal(204, "OPTIONS is answered by the gateway itself", allow.decode())
+    if route is not unrouted:
+        told.route = route.name
+        told.position = str(loaded.report.position(("routes", route.name)) or "")
+    if handler is not route.handler:
+        response = await handler(request)
+        allow = response.headers.get(b"allow") or b""
+        told.refusal = Refusal(response.status, _OWN_ANSWER[route is not unrouted], allow.decode())
         return told
-    told.route = route.name
-    told.position = str(loaded.report.position(("routes", route.name)) or "")
     told.placeholders = dict(request.params)
     told.settings = list(_settings(loaded, route.name))
     sketch.request = request
@@ -133,44 +143,39 @@ def _refusal(refused: RequestRefused) -> Refusal:
     return Refusal(refused.status, refused.detail or refused.kind.title, allow)
 
 
-def _request(document: Document, method: str, target: str, host: str, sketch: Sketch) -> Request:
+def _request(document: Document, told: Explanation, given: Sequence[str], sketch: Sketch) -> Request:
     """The request as the edge reads it, with stand-ins for what is not known. Raises `RequestRefused`."""
-    limits = document.listen.limits
-    head = f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
-    read_method, read_target, fields = HeadReader(limits.headers, limits.uri).read(head, None)
-    read_host = fields.host
-    if not read_target.startswith(b"/"):
-        named, read_target = locate(read_method, read_target)
-        read_host = named or read_host
-    path, _, query = read_target.partition(b"?")
+    limits, method = document.listen.limits, told.method
+    lines = [f"{method} {told.target} HTTP/1.1", f"host: {told.host}", *given]
+    head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+    read_method, target, fields = HeadReader(limits.headers, limits.uri).read(head, None)
+    host = fields.host
+    if not target.startswith(b"/"):
+        named, target = locate(read_method, target)
+        host = named or host
+    path, _, query = target.partition(b"?")
     client = sketch.stand_in("{address of the client}")
+    scheme = b"http" if document.listen.tls is None else b"https"
     request = Request(
         sketch.stand_in("{request id}").encode(),
-        Trace(sketch.stand_in("{traceparent}").encode(), None, None),
+        Trace(sketch.stand_in("{traceparent}").encode(), None),
         client,
-        b"http",
-        read_host,
+        scheme,
+        host,
         read_method,
         path,
         query,
-        UnknownFields(sketch),
+        UnknownFields(sketch, fields.headers, PREFLIGHT),
         b"" if method in _BODILESS else sketch.stand_in("{body}, as it came").encode(),
         0.0,
     )
     forwarding = Forwarding(document.listen.trusted_proxies, document.listen.name)
-    request.forwarded = forwarding.fields(client, b"http", read_host, {})
+    request.forwarded = forwarding.fields(client, scheme, host, fields.read)
     return request
 
 
-def _match(generation: Generation, request: Request) -> tuple[Route | None, dict[str, str]]:
-    """The route; None where the edge answers. Raises `RequestRefused`."""
-    try:
-        route, params = generation.router.match(request.method, request.host, request.path)
-    except RequestRefused:
-        if request.method == b"OPTIONS" and generation.router.allowed(request.host, request.path) is not None:
-            return None, {}
-        raise
-    return (None if request.method == b"OPTIONS" and not route.takes_options else route), params
+async def _answer_nothing(_request: Request) -> Response:
+    raise AssertionError("what no route is for is refused or answered before")
 
 
 def _nearest(document: Document, told: Explanation) -> list[Near]:
@@ -183,31 +188,44 @@ def _nearest(document: Document, told: Explanation) -> list[Near]:
 # Stand-ins.
 
 
-def _with_stand_ins(value: Any, shape: Shape, at: Place, sketch: Sketch) -> Any:
+class _Naming(NamedTuple):
+    """What references are replaced with, but those to fields that the request was said to have."""
+
+    sketch: Sketch
+    fields: frozenset[str]
+
+    def keep_or_name(self, found: re.Match[str]) -> str:
+        """For each reference that is found in a template."""
+        field = _FIELD.match(found[0])
+        known = found[1] is None or found[1] in _KNOWN or (field is not None and field[1].lower() in self.fields)
+        return found[0] if known else self.sketch.stand_in(found[0])
+
+
+def _with_stand_ins(value: Any, shape: Shape, at: Place, naming: _Naming) -> Any:
     """The settings with stand-ins, in templates, for every reference that is not known and for what may be secret."""
     if shape.template:
-        return _named(value, at, sketch)
+        return _named(value, at, naming)
     if is_struct(shape.kind) and isinstance(value, msgspec.Struct):
         changed = {
-            name: _with_stand_ins(getattr(value, name), shape_of(field.type), at.field(name), sketch)
+            name: _with_stand_ins(getattr(value, name), shape_of(field.type), at.field(name), naming)
             for name, field in fields_of(type(value)).items()
         }
         return msgspec.structs.replace(value, **changed)
     if shape.kind is dict and isinstance(value, dict):
         entry = shape_of(shape.options[0])
-        return {key: _with_stand_ins(each, entry, at.field(key), sketch) for key, each in value.items()}
+        return {key: _with_stand_ins(each, entry, at.field(key), naming) for key, each in value.items()}
     return value
 
 
-def _named(value: Any, at: Place, sketch: Sketch) -> Any:
+def _named(value: Any, at: Place, naming: _Naming) -> Any:
     if isinstance(value, str):
         if at.path in at.report.written:
-            value = _without_secrets(value, at.report, sketch)
-        return _REFERENCE.sub(lambda found: _keep_or_name(found, sketch), value)
+            value = _without_secrets(value, at.report, naming.sketch)
+        return _REFERENCE.sub(naming.keep_or_name, value)
     if isinstance(value, dict):
-        return {key: _named(each, at.field(key), sketch) for key, each in value.items()}
+        return {key: _named(each, at.field(key), naming) for key, each in value.items()}
     if isinstance(value, list):
-        return [_named(each, at.field(index), sketch) for index, each in enumerate(value)]
+        return [_named(each, at.field(index), naming) for index, each in enumerate(value)]
     return value
 
 
@@ -217,10 +235,6 @@ def _without_secrets(text: str, report: Report, sketch: Sketch) -> str:
         if value and not value.startswith("/"):
             text = text.replace(value.replace("{", "{{").replace("}", "}}"), sketch.stand_in(mark))
     return text
-
-
-def _keep_or_name(found: re.Match[str], sketch: Sketch) -> str:
-    return found[0] if found[1] is None or found[1] in _KNOWN else sketch.stand_in(found[0])
 
 
 # Settings.

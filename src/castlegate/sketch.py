@@ -72,17 +72,22 @@ class DescribedGuard(Guard, Described, Protocol):
 
 
 class UnknownFields(Headers):
-    """The client's fields, of which none is known: each has a stand-in."""
+    """The client's fields, of which only some are known: each of the others has a stand-in."""
 
-    __slots__ = ("_sketch",)
+    __slots__ = ("_absent", "_sketch")
 
-    def __init__(self, sketch: Sketch) -> None:
+    def __init__(self, sketch: Sketch, known: Headers, *absent: bytes) -> None:
+        """`absent`: fields that are not there unless they are among those known."""
         every = sketch.stand_in("(the client's own fields)"), sketch.stand_in("but those of one hop and of proxies")
-        super().__init__([f"{every[0]}: {every[1]}\r\n".encode()])
+        super().__init__([*known.lines, f"{every[0]}: {every[1]}\r\n".encode()])
         self._sketch = sketch
+        self._absent = absent
 
     def get(self, name: bytes) -> bytes | None:
-        """Its stand-in."""
+        """Its value, or its stand-in."""
+        known = super().get(name)
+        if known is not None or name in self._absent:
+            return known
         return self._sketch.stand_in(f"{{header.{name.decode('latin-1')}}}").encode()
 
 

@@ -16,7 +16,7 @@ def classpath(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Kafka's own jars, which hold the client, and the check compiled against them."""
     compiler = shutil.which("javac")
     if compiler is None:
-        pytest.skip("there is no Java compiler (javac): apt-get install openjdk-17-jdk-headless")
+        pytest.skip("there is no Java compiler (javac): apt-get install default-jdk-headless")
     try:
         jars = f"{prepare_kafka()}/*"
     except Unprepared as missing:

@@ -27,9 +27,8 @@ def modules() -> Path:
 def _install(folder: Path) -> None:
     node = find_node()
     shutil.copy(_SOURCES / "package.json", folder)
-    command = [*node.npm, "install", "--no-audit", "--no-fund", "--no-package-lock"]
-    path = f"{node.node.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    command = [node.npm, "install", "--no-audit", "--no-fund", "--no-package-lock"]
+    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": node.path}, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,15 @@
 
 import json
 import re
+import shutil
 import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.testbeds.cache import REPO
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import Client, Origin
@@ -69,6 +73,33 @@ def test_the_balancer_takes_its_configuration() -> None:
 
 def test_the_gateway_takes_its_configuration() -> None:
     assert load(DEPLOY / "gateway.yaml", {"KAFKA": "kafka:9092"}).document.drain.notice == 5.0
+
+
+def test_compose_gives_the_files_that_there_are_and_more_time_than_a_drain_takes() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    gateway = compose["services"]["gateway"]
+    context = DEPLOY / gateway["build"]["context"]
+    assert (context / gateway["build"]["dockerfile"]).is_file()
+    volumes = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
+    assert [volume for volume in volumes if not (DEPLOY / volume.partition(":")[0]).is_file()] == []
+    drain = load(DEPLOY / "gateway.yaml", {"KAFKA": "kafka:9092"}).document.drain
+    assert int(gateway["stop_grace_period"].removesuffix("s")) > drain.notice + drain.limit
+
+
+def test_the_image_is_given_what_a_wheel_is_made_of(tmp_path: Path) -> None:
+    given = re.findall(r"^!(.+)$", (REPO / ".dockerignore").read_text(), re.MULTILINE)
+    for name in given:
+        source = REPO / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    used = re.findall(r"-r /src/(\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert [path for path in used if not (tmp_path / path).is_file()] == []
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    run(*pip, "-w", str(tmp_path), str(tmp_path))
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    sources = [path.relative_to(REPO / "src").as_posix() for path in (REPO / "src").rglob("*.py")]
+    assert [name for name in sources if name not in names] == []
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def authority(tmp_path: Path) -> Authority:
         authority.issue(name, hosts=(f"{name}.example.com",))
     for name in ("partners-ca.crt", "internal-ca.crt", "kafka-ca.crt"):
         (tmp_path / name).write_bytes(authority.file.read_bytes())
+    authority.revoke().replace(tmp_path / "partners.crl")
     return authority
 
 
@@ -36,7 +37,7 @@ def test_an_example_has_no_mistakes(tmp_path: Path, authority: Authority, exampl
 
 
 def test_there_are_examples_and_their_files_are_read(tmp_path: Path) -> None:
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
     for example in EXAMPLES:
         config = tmp_path / "gateway.yaml"
         config.write_text(example)

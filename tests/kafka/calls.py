@@ -16,7 +16,7 @@ from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.wire.timer import Timer
 
-TRACE = Trace(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None, b"vendor=1")
+TRACE = Trace(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", b"vendor=1")
 REQUEST_ID = b"6f1c3d5e7a9b0c2d4e6f8a0b1c2d3e4f"
 
 

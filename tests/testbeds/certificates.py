@@ -56,6 +56,19 @@ class Authority:
         pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how))
         return pair
 
+    def revoke(self, *pairs: Pair, days: float = 30) -> Path:
+        """The list of these, valid for so many days from a day ago on, in a file in place of the one before."""
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(yesterday)
+        builder = builder.next_update(yesterday + timedelta(days=days))
+        for pair in pairs:
+            serial = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(yesterday).build()
+            builder = builder.add_revoked_certificate(revoked)
+        written = self.file.with_suffix(".new")
+        written.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        return written.replace(self.file.with_suffix(".crl"))
+
     def trusting(self) -> ssl.SSLContext:
         """A client's context that trusts this authority alone and offers HTTP/1.1."""
         context = ssl.create_default_context(cafile=str(self.file))

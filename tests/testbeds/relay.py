@@ -21,6 +21,7 @@ class Relay:
         self.accepts = True  # else a new connection is closed at once
         self.delay_s = 0.0  # of each chunk, both ways
         self.connections = 0  # ever accepted
+        self.heard: bytearray | None = None  # while it is set: what clients send is kept in it
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -104,7 +105,7 @@ class Relay:
             return
         self._open |= {writer, far_writer}
         ways = [
-            asyncio.ensure_future(self._pass(reader, far_writer)),
+            asyncio.ensure_future(self._pass(reader, far_writer, heard=True)),
             asyncio.ensure_future(self._pass(far_reader, writer)),
         ]
         try:
@@ -116,9 +117,11 @@ class Relay:
             far_writer.transport.abort()
             self._open -= {writer, far_writer}
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, heard: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK):
+                if heard and self.heard is not None:
+                    self.heard += data
                 await self._flow.wait()
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)

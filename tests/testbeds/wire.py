@@ -177,9 +177,10 @@ class Origin:
             rest = b""
             while True:
                 if self.early:
-                    while b"\r\n\r\n" not in rest:
-                        rest += connection.recv(65536)
-                    connection.sendall(self.early)
+                    while b"\r\n\r\n" not in rest and (data := connection.recv(65536)):
+                        rest += data
+                    if rest:
+                        connection.sendall(self.early)
                 request, rest = _read_request(connection, rest)
                 if not request:
                     if rest:

@@ -148,6 +148,9 @@ def test_every_mistake_is_told_with_its_place(tmp_path: Path, authority: Authori
     authority.issue("locked", passphrase=b"secret")
     authority.issue("late", days=0.5)
     (tmp_path / "empty.pem").write_text("")
+    Authority(tmp_path, "other").revoke()
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(Authority(tmp_path / "elsewhere").revoke(), tmp_path / "forged.crl")  # by another of the same name
     for tls, expected in {
         "{cert: none.crt, key: good.key}":
             ["2:46: 'listen.tls.cert': found 'none.crt', which cannot be read: No such file or directory"],
@@ -157,13 +160,23 @@ def test_every_mistake_is_told_with_its_place(tmp_path: Path, authority: Authori
         "{cert: good.crt, key: late.key}":
             ["2:61: 'listen.tls.key': found 'late.key', which is not the key of the first certificate in 'cert'"],
         "{cert: good.crt, key: locked.key}":
-            ["2:61: 'listen.tls.key': found 'locked.key', which is encrypted: a key without a passphrase is needed"],
+            ["2:61: 'listen.tls.key': found 'locked.key', which is encrypted: it needs a 'passphrase'"],
+        "{cert: good.crt, key: locked.key, passphrase: wrong-one}":
+            ["2:61: 'listen.tls.key': found 'locked.key', which holds no private key in PEM, or not one with this passphrase"],
+        "{cert: good.crt, key: good.key, passphrase: secret}":
+            ["2:83: 'listen.tls.passphrase': the key in 'good.key' is not encrypted; leave this out"],
+        "{cert: good.crt, key: good.key, clients: {ca: authority.pem, crl: empty.pem}}":
+            ["2:105: 'listen.tls.clients.crl': found 'empty.pem', which holds no list of revoked certificates in PEM, or one that cannot be read"],
+        "{cert: good.crt, key: good.key, clients: {ca: authority.pem, crl: other.crl}}":
+            ["2:105: 'listen.tls.clients.crl': found 'other.crl', which holds no list of CN=authority: all that it vouches for would be refused"],
+        "{cert: good.crt, key: good.key, clients: {ca: authority.pem, crl: forged.crl}}":
+            ["2:105: 'listen.tls.clients.crl': found 'forged.crl', whose list of CN=authority is not signed by it"],
         "{cert: good.crt, key: good.key, clients: empty.pem}":
             ["2:80: 'listen.tls.clients.ca': found 'empty.pem', which holds no certificate in PEM, or one that cannot be read"],
         "{cert: good.crt}": ["2:34: 'listen.tls': expected 'cert' and 'key', or 'certificates'"],
         "[]": ["2:34: 'listen.tls': expected 'cert' and 'key', or 'certificates'"],
         "{cert: good.crt, key: good.key, certificates: [{cert: good.crt, key: good.key}]}":
-            ["2:34: 'listen.tls': both 'certificates' and 'cert' or 'key' are said; say one certificate, or a list of them"],
+            ["2:34: 'listen.tls': both 'certificates' and 'cert', 'key' or 'passphrase' are said; say one certificate, or a list of them"],
         "[{cert: good.crt, key: good.key, hosts: ['*', a_b.c]}, {cert: late.crt, key: none}]": [
             "2:80: 'listen.tls.certificates[0].hosts[0]': expected a host name or one such as *.example.com, found '*'",
             "2:116: 'listen.tls.certificates[1].key': found 'none', which cannot be read: No such file or directory",
@@ -178,3 +191,31 @@ def test_an_expired_certificate_is_a_warning(tmp_path: Path, authority: Authorit
     assert status == 0
     assert any("2:46: 'listen.tls.cert': found 'late.crt', which has expired on 20" in line for line in said), said
     assert any(line.endswith("no mistakes") for line in said)
+
+
+def test_an_expired_list_of_revoked_certificates_is_a_warning(tmp_path: Path, authority: Authority) -> None:
+    authority.issue("good")
+    authority.revoke(days=0.5)
+    status, said = check(tmp_path, "{cert: good.crt, key: good.key, clients: {ca: authority.pem, crl: authority.crl}}")
+    assert status == 0
+    expected = "2:105: 'listen.tls.clients.crl': found 'authority.crl', whose list of CN=authority has expired on 20"
+    assert any(expected in line for line in said), said
+
+
+def test_a_passphrase_is_never_printed(tmp_path: Path, authority: Authority) -> None:
+    authority.issue("locked", passphrase=b"open-sesame")
+    (tmp_path / "secret").write_text("open-sesame\n")
+    for given, status in (("${file:secret}", 0), ("open-sesame", 0), ("open-sesame-2", 2)):
+        found, said = check(tmp_path, f'{{cert: locked.crt, key: locked.key, passphrase: "{given}"}}')
+        assert found == status, said
+        assert "sesame" not in "".join(said)
+    config = tmp_path / "gateway.yaml"
+    for command in (["explain", "GET /a/x"], ["explain"]):
+        check(tmp_path, '{cert: locked.crt, key: locked.key, passphrase: "${file:secret}"}')
+        done = subprocess.run(
+            [sys.executable, "-m", "castlegate.cli.main", *command[:1], config, *command[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "sesame" not in done.stdout + done.stderr

@@ -170,17 +170,20 @@ def _create_topics(kafka: str) -> None:
 
 def _build_orders() -> list[str | Path] | None:
     """The NestJS service's command, built if need be; None without a Node that can run it."""
-    node, npm = shutil.which("node"), shutil.which("npm")
+    # Beside this Python there is one where scripts/setup found the system's too old.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    node, npm = shutil.which("node", path=path), shutil.which("npm", path=path)
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout if node else ""  # noqa: S603
     major = re.match(r"v(\d+)\.", version)
     if node is None or npm is None or major is None or int(major[1]) < _NODE:
-        click.echo(f"  without the NestJS service: it needs Node.js {_NODE} or later with npm")
+        click.echo(f"  without the NestJS service: it needs Node.js {_NODE} or later; scripts/setup brings one")
         return None
     package = SHOP / "orders"
     if not (package / "dist" / "main.js").exists():
         click.echo("  building the NestJS service, once, with npm (half a minute) ... ", nl=False)
         for words in (["install", "--no-audit", "--no-fund"], ["run", "build"]):
-            done = subprocess.run([npm, *words], cwd=package, capture_output=True, text=True, check=False)  # noqa: S603
+            env = {**os.environ, "PATH": path}  # npm's scripts look `node` up there: it must be the same one
+            done = subprocess.run([npm, *words], cwd=package, env=env, capture_output=True, text=True, check=False)  # noqa: S603
             if done.returncode:
                 raise DemoFailed(f"`npm {' '.join(words)}` in {package} failed:\n{done.stdout}{done.stderr}")
         click.echo("built")

@@ -113,8 +113,9 @@ def check(config: Path) -> None:
 @click.argument("method")
 @click.argument("path")
 @click.option("--host", metavar="HOST", default="localhost", show_default=True, help="The Host of the request.")
+@click.option("--header", "fields", metavar="'NAME: VALUE'", multiple=True, help="A field of the request; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
-def explain_request(config: Path, method: str, path: str, host: str, as_json: bool) -> None:
+def explain_request(config: Path, method: str, path: str, host: str, fields: tuple[str, ...], as_json: bool) -> None:
     """Tell what becomes of a request METHOD PATH.
 
     Shows the route that CONFIG has for it, the settings that hold and where each was said, every link of the chain that
@@ -124,6 +125,7 @@ def explain_request(config: Path, method: str, path: str, host: str, as_json: bo
 
     \b
       castlegate explain gateway.yaml GET '/orders/42?page=2'
+      castlegate explain gateway.yaml OPTIONS /orders/42 --header 'Access-Control-Request-Method: DELETE'
 
     \b
     Exit status:
@@ -134,7 +136,7 @@ def explain_request(config: Path, method: str, path: str, host: str, as_json: bo
     from castlegate.explain import explain, to_text
 
     try:
-        told = explain(config, method, path, host)
+        told = explain(config, method, path, host, fields)
     except ConfigError as error:
         _fail(str(error), 2)
     click.echo(_json(told) if as_json else to_text(told))

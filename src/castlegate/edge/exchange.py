@@ -82,21 +82,5 @@ class Exchange:
                     logger.exception("what hangs on the end of request %s failed", request.id.decode())
         log = listener.log
         if log is not None:
-            error, body, fields = self.error, request.body, self.fields
-            log.write(
-                request.id,
-                request.trace.traceparent[3:35],
-                fields.log_client,
-                request.method,
-                request.host,
-                request.path,
-                request.query,
-                self.route.json_name,
-                self.status,
-                b"" if error is None else error.kind.name.encode(),
-                b"" if error is None or error.outcome is None else error.outcome.value.encode(),
-                len(body) if isinstance(body, bytes) else body.received,
-                self.sent,
-                seconds,
-                fields.log_agent,
-            )
+            body = request.body
+            log.write(self, len(body) if isinstance(body, bytes) else body.received, seconds, None)

@@ -85,7 +85,8 @@ class TlsConnection(TlsStream):
         """It never became one. Who connects and leaves, as balancers do to see whether we live, was not refused."""
         if self.expires != math.inf and isinstance(error, ssl.SSLError):
             self._listener.refused("tls_handshake")
-            self._certificates.failures.tell(self._peer, error.reason or str(error))
+            reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
+            self._certificates.failures.tell(self._peer, reason or str(error))
         self.expires = math.inf
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -17,8 +17,9 @@ import msgspec
 
 from castlegate.config.report import Place, Report
 from castlegate.config.units import Seconds
-from castlegate.wire.certificates import load_authorities, load_pair, new_context
+from castlegate.wire.certificates import PairFiles, load_authorities, load_pair, new_context
 from castlegate.wire.client_hello import Hello
+from castlegate.wire.revocation import load_revoked
 
 logger = logging.getLogger("castlegate.edge")
 
@@ -33,7 +34,9 @@ class Certificate(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     cert: str
     """File in PEM: the certificate, then those that lead to its authority."""
     key: str
-    """File in PEM: its key, without a passphrase."""
+    """File in PEM: its key."""
+    passphrase: str | None = None
+    """Of the key, if it is encrypted. From the environment or a file: `${KEY_PASSPHRASE}`, `${file:/run/secret}`."""
     hosts: list[str] = []
     """Names that it is shown for, `*.example.com` for all one label below; else those in the certificate."""
 
@@ -47,6 +50,9 @@ class ClientCertificates(msgspec.Struct, kw_only=True, frozen=True, forbid_unkno
     """File in PEM: the authorities that vouch for clients."""
     required: bool = True
     """Whether a client without one is refused; one that cannot be verified always is."""
+    crl: str | None = None
+    """File in PEM: the lists of certificates that these authorities, and those between them and clients, have revoked.
+    Whom they do not cover, or no longer since they have expired, is refused."""
 
 
 class EdgeTls(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +65,9 @@ class EdgeTls(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     cert: str | None = None
     """File in PEM of the only certificate, then those that lead to its authority."""
     key: str | None = None
-    """File in PEM of its key, without a passphrase."""
+    """File in PEM of its key."""
+    passphrase: str | None = None
+    """Of the key, if it is encrypted. From the environment or a file: `${KEY_PASSPHRASE}`, `${file:/run/secret}`."""
     certificates: list[Certificate] = []
     """Several, chosen by the name that the client asks for (SNI). The first is the default."""
     clients: ClientCertificates | None = None
@@ -120,7 +128,12 @@ class Certificates:
     def files(self) -> list[Path]:
         """Those it was made from."""
         settings = self._settings
-        names = [settings.cert, settings.key, settings.clients and settings.clients.ca]
+        names = [
+            settings.cert,
+            settings.key,
+            settings.clients and settings.clients.ca,
+            settings.clients and settings.clients.crl,
+        ]
         for each in settings.certificates:
             names += [each.cert, each.key]
         return [self._folder / name for name in names if name]
@@ -149,8 +162,7 @@ def _make(settings: EdgeTls, at: Place) -> _Table | None:
     by_name: dict[bytes, ssl.SSLContext] = {}
     for certificate, place in _pairs(settings, at):
         context = _context(settings, at)
-        files = (certificate.cert, certificate.key)
-        found = load_pair(context, at.report.folder, place.field("cert"), place.field("key"), files)
+        found = load_pair(context, place, PairFiles(certificate.cert, certificate.key, certificate.passphrase))
         contexts.append(context)
         for index, host in enumerate(certificate.hosts):
             if not _HOST_NAME.fullmatch(host):
@@ -165,12 +177,14 @@ def _make(settings: EdgeTls, at: Place) -> _Table | None:
 
 def _pairs(settings: EdgeTls, at: Place) -> list[tuple[Certificate, Place]]:
     cert, key, several = settings.cert, settings.key, settings.certificates
-    if several and (cert or key):
-        at.mistake("both 'certificates' and 'cert' or 'key' are said; say one certificate, or a list of them")
+    if several and (cert or key or settings.passphrase):
+        at.mistake(
+            "both 'certificates' and 'cert', 'key' or 'passphrase' are said; say one certificate, or a list of them"
+        )
     elif several:
         return [(each, at.field("certificates", index)) for index, each in enumerate(several)]
     elif cert and key:
-        return [(Certificate(cert=cert, key=key), at)]
+        return [(Certificate(cert=cert, key=key, passphrase=settings.passphrase), at)]
     elif not at.field("certificates").spoilt and not at.field("cert").spoilt and not at.field("key").spoilt:
         at.mistake("expected 'cert' and 'key', or 'certificates'")
     return []
@@ -184,5 +198,8 @@ def _context(settings: EdgeTls, at: Place) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_REQUIRED if clients.required else ssl.CERT_OPTIONAL
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
-        load_authorities(context, at.report.folder, at.field("clients", "ca"), clients.ca)
+        place = at.field("clients")
+        authorities = load_authorities(context, place.field("ca"), clients.ca)
+        if clients.crl is not None and authorities:
+            load_revoked(context, place.field("crl"), clients.crl, authorities)
     return context

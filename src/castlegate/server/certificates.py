@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from castlegate.config.report import ConfigError
+from castlegate.telemetry.stumbles import Stumbles
 from castlegate.wire.certificates import FromFiles
 
 logger = logging.getLogger("castlegate.certificates")
@@ -19,13 +20,16 @@ Signature = tuple[tuple[int, ...] | None, ...]
 
 async def keep_current(made: FromFiles, seen: Signature) -> None:
     """Reload whenever the files have changed since they were `seen`; until cancelled."""
-    loop = asyncio.get_running_loop()
+    loop, stumbles = asyncio.get_running_loop(), Stumbles(logger, f"watching the certificates of '{made.name}'")
     while True:
         await asyncio.sleep(made.every)
-        now = await loop.run_in_executor(None, signature, made.files)
-        if now != seen:
-            seen = now  # taken before the files are read: what is written meanwhile is another change
-            await loop.run_in_executor(None, reload, made)
+        try:
+            now = await loop.run_in_executor(None, signature, made.files)
+            if now != seen:
+                seen = now  # taken before the files are read: what is written meanwhile is another change
+                await loop.run_in_executor(None, reload, made)
+        except Exception as error:  # noqa: BLE001 - logged
+            stumbles.tell(error)
 
 
 def reload(made: FromFiles) -> bool:

@@ -54,19 +54,28 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, place: Place) -> WorkerProcess:
-        """A fresh program with the slot's socket: never a fork of this one."""
+        """A fresh program with the slot's socket: never a fork of this one.
+
+        Nothing is awaited once it runs: the caller knows of it before anybody can see its end.
+        """
         ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        channel = await Channel.open(ours, Word)
         memory = Memory.create()
         handed = {"--control": theirs.fileno(), "--listen": place.listening.fileno(), "--metrics": memory}
         command = [sys.executable, "-m", "castlegate.server.worker", str(place.config), "--instance", place.instance]
         for name, value in (*handed.items(), ("--slot", place.slot), ("--workers", place.workers)):
             command += [name, str(value)]
-        process = subprocess.Popen(command, pass_fds=tuple(handed.values()))  # noqa: ASYNC220, S603
-        theirs.close()
-        registry = Registry(Memory(memory))
-        os.close(memory)
-        ours.setblocking(False)
-        return cls(place, process, await Channel.open(ours, Word), registry)
+        try:
+            process = subprocess.Popen(command, pass_fds=tuple(handed.values()))  # noqa: ASYNC220, S603
+            registry = Registry(Memory(memory))
+        except OSError:
+            channel.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(memory)
+        return cls(place, process, channel, registry)
 
     def tell(self, order: Order) -> None:
         """Send an order that asks for no answer."""

@@ -22,7 +22,7 @@ import msgspec
 import uvloop
 
 from castlegate.build import Readiness
-from castlegate.config.report import ConfigError
+from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded, load
 from castlegate.edge.listener import Listener
 from castlegate.edge.settings import Listen
@@ -33,10 +33,12 @@ from castlegate.server.admin import Admin
 from castlegate.server.broker import embedded_broker
 from castlegate.server.control import Discard, Drain, Prepare, Refused, Switch
 from castlegate.server.notify import notify
+from castlegate.server.orphans import wait_for_orphans
 from castlegate.server.process import Place, WorkerProcess
 from castlegate.server.sockets import listen
-from castlegate.telemetry.access_log import LOG_FLAGS, LOG_MODE
+from castlegate.telemetry.log_writer import LOG_FLAGS, LOG_MODE
 from castlegate.telemetry.metrics import Registry
+from castlegate.telemetry.stumbles import Stumbles
 
 logger = logging.getLogger("castlegate.supervisor")
 
@@ -57,12 +59,19 @@ def run(config: Path) -> int:
     # Until the loop takes the signals: nothing runs yet that could be reloaded or drained.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    document = load(config).document
+    document, report = load(config)
+    _tell_warnings(report)
     _check_log(document.access_log.path)
     listening = listen(document.listen.address, worker_count(document.workers))
     (admin,) = listen(document.admin.address)
     with embedded_broker(document.kafka):
         return uvloop.run(Supervisor(config, document, listening).run(admin))
+
+
+def _tell_warnings(report: Report) -> None:
+    """What is served, but is hardly meant so."""
+    for warning in report.warnings:
+        logger.warning("%s", warning)
 
 
 def worker_count(workers: int | str) -> int:
@@ -115,7 +124,9 @@ class Supervisor:
         listener = self._admin_listener()
         await listener.start(admin)
         stopped = asyncio.create_task(self._stop.wait())
-        starting = asyncio.ensure_future(asyncio.gather(*[self._start(place) for place in self._places]))
+        starting = asyncio.ensure_future(
+            asyncio.gather(*[self._start(place, self._version, self._document) for place in self._places])
+        )
         either: list[asyncio.Future[Any]] = [starting, stopped]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         status = 0
@@ -129,6 +140,7 @@ class Supervisor:
             self._announce(admin)
             keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
             keepers.append(asyncio.create_task(self._reload_when_told()))
+            keepers.append(asyncio.create_task(wait_for_orphans(self._pids)))
             await stopped
         stopped.cancel()
         await self._drain(starting, keepers)
@@ -137,19 +149,21 @@ class Supervisor:
 
     # Workers.
 
-    async def _start(self, place: Place) -> WorkerProcess:
-        """A worker that serves what is served now. Raises `_Refusal`, `ChildProcessError` or `TimeoutError`."""
+    async def _start(self, place: Place, version: int, document: Document) -> None:
+        """A worker that serves a configuration. Raises `_Refusal`, `ChildProcessError` or `TimeoutError`."""
         worker = self._workers[place.slot] = await WorkerProcess.start(place)
-        version = self._version
-        answer = await worker.ask(Prepare(version, _encode(self._document)), _PREPARE)
-        if isinstance(answer, Refused):
-            raise _Refusal(answer.reason)
-        await worker.ask(Switch(version), _SWITCH)
-        return worker
+        try:
+            answer = await worker.ask(Prepare(version, _encode(document)), _PREPARE)
+            if isinstance(answer, Refused):
+                raise _Refusal(answer.reason)
+            await worker.ask(Switch(version), _SWITCH)
+        except BaseException:
+            worker.kill()
+            raise
 
     async def _keep(self, place: Place) -> None:
         """Replace the worker of a slot whenever it ends."""
-        failures = 0
+        failures, stumbles = 0, Stumbles(logger, "replacing a worker")
         while True:
             worker = self._workers[place.slot]
             began = time.monotonic()
@@ -167,12 +181,15 @@ class Supervisor:
                 return
             try:
                 async with self._reloading:
-                    await self._start(place)
+                    if self._workers[place.slot] is None:  # else a reload has started it
+                        await self._start(place, self._version, self._document)
             except (_Refusal, OSError) as error:  # TimeoutError and ChildProcessError are OSErrors
                 logger.error("a worker could not be started: %s", error)
-                started = self._workers[place.slot]
-                if started is not None:
-                    started.kill()
+            except Exception as error:  # noqa: BLE001 - logged
+                stumbles.tell(error)
+
+    def _pids(self) -> set[int]:
+        return {worker.process.pid for worker in self._workers if worker is not None}
 
     def _serving(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers if worker is not None and worker.switched]
@@ -211,7 +228,11 @@ class Supervisor:
         async with self._reloading:
             self._seen = _stamp(self._config)
             notify("RELOADING=1")
-            wrong = await self._try_reload()
+            try:
+                wrong = await self._try_reload()
+            except Exception:
+                logger.exception("the configuration could not be reloaded")
+                wrong = "an error of the gateway's own, which its log tells"
             notify("READY=1")
         self._reloads.child("error" if wrong else "ok").value += 1
         if wrong:
@@ -221,6 +242,8 @@ class Supervisor:
         return wrong
 
     async def _try_reload(self) -> str:
+        if self._draining:
+            return "the gateway is stopping"
         try:
             loaded = load(self._config)
             self._check_fixed(loaded)
@@ -231,6 +254,8 @@ class Supervisor:
         version = self._asked = self._asked + 1
         document = _encode(loaded.document)
         workers = self._serving()
+        if not workers:
+            return await self._prove(version, loaded.document)
         answers = await asyncio.gather(
             *[worker.ask(Prepare(version, document), _PREPARE) for worker in workers], return_exceptions=True
         )
@@ -240,8 +265,8 @@ class Supervisor:
             for worker in workers:
                 worker.tell(Discard())
             return wrong[0]
-        self._version, self._document = version, loaded.document
-        self._loaded_at.value = time.time()
+        _tell_warnings(loaded.report)
+        self._take(version, loaded.document)
         switched = await asyncio.gather(
             *[worker.ask(Switch(version), _SWITCH) for worker in workers], return_exceptions=True
         )
@@ -250,6 +275,22 @@ class Supervisor:
                 logger.error("worker %d did not switch and is replaced: %s", worker.process.pid, answer)
                 worker.kill()
         return ""
+
+    async def _prove(self, version: int, document: Document) -> str:
+        """Nobody lives who could prepare it: a worker that is due must, at once, or what was served stays."""
+        place = next((each for each in self._places if self._workers[each.slot] is None), None)
+        if place is None:
+            return "no worker serves that could prepare it: they are just being ended"
+        try:
+            await self._start(place, version, document)
+        except (_Refusal, OSError) as error:
+            return str(error)
+        self._take(version, document)
+        return ""
+
+    def _take(self, version: int, document: Document) -> None:
+        self._version, self._document = version, document
+        self._loaded_at.value = time.time()
 
     def _check_fixed(self, loaded: Loaded) -> None:
         """What only a restart can change."""
@@ -268,19 +309,22 @@ class Supervisor:
 
     async def _reload_when_told(self) -> None:
         """On SIGHUP, and when the file changes if it is watched."""
+        stumbles = Stumbles(logger, "watching the configuration")
         while True:
             try:
-                await asyncio.wait_for(self._reload_wanted.wait(), _WATCH)
-            except TimeoutError:
-                if not self._document.watch or _stamp(self._config) == self._seen:
-                    continue
-            self._reload_wanted.clear()
-            try:
-                await self.reload()
-            except Exception:
-                # The next order to reload must still be heard.
-                self._reloads.child("error").value += 1
-                logger.exception("the configuration could not be reloaded, what was served goes on")
+                if await self._is_reload_due():
+                    await self.reload()
+            except Exception as error:  # noqa: BLE001 - logged
+                stumbles.tell(error)
+
+    async def _is_reload_due(self) -> bool:
+        """Waits for a signal, or for the next look at the file."""
+        try:
+            await asyncio.wait_for(self._reload_wanted.wait(), _WATCH)
+        except TimeoutError:
+            return self._document.watch and _stamp(self._config) != self._seen
+        self._reload_wanted.clear()
+        return True
 
     # For operators.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from castlegate.build import Generation
+from castlegate.build import Generation, forget_unused
 from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded
 from castlegate.edge.listener import Listener
@@ -45,6 +45,7 @@ from castlegate.server.control import (
 from castlegate.server.control import Drain as DrainOrder
 from castlegate.telemetry.access_log import AccessLog
 from castlegate.telemetry.metrics import Announcement, Memory, Registry
+from castlegate.telemetry.stumbles import Stumbles
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
@@ -82,6 +83,7 @@ class Worker:
         self._read: dict[FromFiles, Signature] = {}  # how the files of what is prepared looked
         self._retiring: set[asyncio.Task[None]] = set()
         self._state = State(False, "starting")
+        self._stumbles = Stumbles(logger, "telling metrics and readiness")
 
     async def run(self) -> int:
         """Follow orders to the end; returns the exit status."""
@@ -110,9 +112,7 @@ class Worker:
         elif isinstance(order, Discard):
             await self._discard()
         elif isinstance(order, Refresh):
-            self._registry.refresh()
-            self._tell_metrics()
-            self._tell_state()
+            self._report()
             self._channel.tell(Refreshed())
         elif isinstance(order, DrainOrder):
             if self._listener is not None:
@@ -138,14 +138,15 @@ class Worker:
             # At once: what is written after they were read is a change.
             self._read = {made: signature(made.files) for made in generation.certificates}
             await generation.compile()
-            log = AccessLog.open(
-                generation.document.access_log.path, generation.document.access_log.redact, self._dropped
-            )
+            wanted = generation.document.access_log
+            log = AccessLog.open(wanted.path, wanted.redact, self._dropped, self._log)
+            self._prepared = order.version, generation, log
             await generation.start()
         except (ConfigError, OSError) as error:
+            await self._discard()
+            forget_unused(self._living())
             self._channel.tell(Refused(order.version, str(error)))
             return
-        self._prepared = order.version, generation, log
         self._tell_metrics()
         self._channel.tell(Prepared(order.version))
 
@@ -155,7 +156,11 @@ class Worker:
             self._prepared = None
             if log is not None:
                 self._retire_log(log)
-            await generation.retire(self._alive, 0.0)
+            await generation.retire(self._living(), 0.0)
+
+    def _living(self) -> list[Generation]:
+        """All that something may be asked of, now or later."""
+        return self._alive if self._prepared is None else [*self._alive, self._prepared[1]]
 
     async def _switch(self) -> None:
         assert self._prepared is not None
@@ -166,6 +171,8 @@ class Worker:
         generation.watch()
         document = generation.document
         former, self._log = self._log, log
+        if log is not None and former is not None and log.writer is former.writer:
+            log.writer.reopen()
         if self._listener is None:
             self._listener = Listener(
                 document.listen,
@@ -212,13 +219,15 @@ class Worker:
         task.add_done_callback(self._retiring.discard)
 
     def _retire_log(self, log: AccessLog) -> None:
-        asyncio.get_running_loop().run_in_executor(None, log.close)  # it waits for the disk
+        """It is written to no more, unless the one in use has the same writer."""
+        if self._log is None or self._log.writer is not log.writer:
+            asyncio.get_running_loop().run_in_executor(None, log.writer.close)  # it waits for the disk
 
     async def _retire_when_unused(self, generation: Generation) -> None:
         assert self._listener is not None
         await self._listener.finished(self._listener.in_flight(), max(_RETIRE, generation.longest_timeout()))
         self._alive.remove(generation)
-        await generation.retire(self._alive, 0.0)
+        await generation.retire(self._living(), 0.0)
 
     async def _drain(self) -> None:
         for task in (*self._retiring, *self._watching.values()):
@@ -229,7 +238,7 @@ class Worker:
             for generation in self._alive:
                 await generation.retire([], min(grace, 5.0))
         if self._log is not None:
-            self._log.close()
+            self._log.writer.close()
         self._registry.refresh()
         self._tell_metrics()
         self._channel.close()
@@ -241,9 +250,14 @@ class Worker:
             due = loop.time() + _REFRESH
             await asyncio.sleep(_REFRESH)
             self._lag.observe(max(0.0, loop.time() - due))
-            self._registry.refresh()
-            self._tell_metrics()
-            self._tell_state()
+            self._report()
+
+    def _report(self) -> None:
+        for step in (self._registry.refresh, self._tell_metrics, self._tell_state):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - logged
+                self._stumbles.tell(error)
 
     def _tell_state(self) -> None:
         state = self._state

@@ -32,7 +32,7 @@ _EXEMPLAR_EVERY = 64  # observations of a bucket
 class Memory:
     """Cells of one writer. Grows only within its size, which the system provides as it is touched."""
 
-    SIZE = 32 * 1024 * 1024  # bytes: four million numbers, or 46,000 histograms
+    SIZE = 32 * 1024 * 1024  # bytes: four million numbers, or 39,000 histograms
 
     def __init__(self, descriptor: int = -1) -> None:
         """`descriptor`: from `Memory.create`, may be closed afterwards; without one nobody else can read it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 
-_TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
@@ -39,34 +39,28 @@ class Ids:
     def fresh(self) -> tuple[bytes, Trace]:
         """The id of a request that brings none, and a trace, sampled."""
         new = self.take(80)
-        return new[:32], Trace(b"00-%b-%b-01" % (new[32:64], new[64:]), None, None)
+        return new[:32], Trace(b"00-%b-%b-01" % (new[32:64], new[64:]), None)
 
 
 class Trace:
     """The trace a request belongs to and our own span in it."""
 
-    __slots__ = ("parent", "state", "traceparent")
+    __slots__ = ("state", "traceparent")
 
-    def __init__(self, traceparent: bytes, parent: bytes | None, state: bytes | None) -> None:
+    def __init__(self, traceparent: bytes, state: bytes | None) -> None:
         self.traceparent = traceparent  # the field for the services behind us; names our span
-        self.parent = parent  # span id of the caller
         self.state = state  # tracestate, passed on as it came
-
-    @property
-    def trace_id(self) -> bytes:
-        """Its 32 digits."""
-        return self.traceparent[3:35]
 
 
 def continue_trace(traceparent: bytes | None, tracestate: bytes | None, ids: Ids) -> Trace:
     """The caller's trace if its field is well formed, else a new one, sampled."""
     if traceparent is not None:
         match = _TRACEPARENT.fullmatch(traceparent)
-        if match is not None and (match[1] != b"00" or match[5] is None):
-            ours = b"00-%b-%b-%b" % (match[2], ids.take(16), match[4])
-            return Trace(ours, match[3], tracestate)
+        if match is not None and (match[1] != b"00" or match[4] is None):
+            ours = b"00-%b-%b-%b" % (match[2], ids.take(16), match[3])
+            return Trace(ours, tracestate)
     new = ids.take(48)
-    return Trace(b"00-%b-%b-01" % (new[:32], new[32:]), None, None)
+    return Trace(b"00-%b-%b-01" % (new[:32], new[32:]), None)
 
 
 def acceptable_request_id(value: bytes | None) -> bytes | None:

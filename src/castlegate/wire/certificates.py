@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from castlegate.config.report import Place
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # TLS 1.2 without what lacks forward secrecy or authenticated encryption (RFC 9325 §4.2); those of 1.3 are all good.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-_LARGEST = 4 * 1024 * 1024  # bytes of a file; the authorities that browsers trust have 250 KB
+_LARGEST = 16 * 1024 * 1024  # bytes of a file; the authorities that browsers trust have 250 KB, long lists of
+# revoked certificates some megabytes
 
 
 class FromFiles(Protocol):
@@ -46,69 +47,91 @@ def new_context(purpose: int) -> ssl.SSLContext:
     return context
 
 
-def load_pair(context: ssl.SSLContext, folder: Path, cert: Place, key: Place, files: tuple[str, str]) -> list[str]:
-    """Have the context prove itself with a certificate and its key; the names that the certificate is for."""
+class PairFiles(NamedTuple):
+    """A certificate and its key, as the configuration names them."""
+
+    cert: str
+    key: str
+    passphrase: str | None
+
+
+def load_pair(context: ssl.SSLContext, at: Place, files: PairFiles) -> list[str]:
+    """Have the context prove itself with a certificate and its key, the fields `cert`, `key` and `passphrase` of `at`;
+    the names that the certificate is for.
+    """
     from cryptography import x509  # slow to load, and only who speaks TLS needs it
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    chain_pem, key_pem = _content(folder, cert, files[0]), _content(folder, key, files[1])
+    cert, key, folder = at.field("cert"), at.field("key"), at.report.folder
+    passphrase = files.passphrase or None
+    chain_pem, key_pem = read_file(cert, files.cert), read_file(key, files.key)
     chain, private = [], None
     if chain_pem is not None:
         try:
             chain = x509.load_pem_x509_certificates(chain_pem)
         except ValueError:
-            _refuse(cert, files[0], "which holds no certificate in PEM")
+            refuse_file(cert, files.cert, "which holds no certificate in PEM")
     if key_pem is not None:
         try:
-            private = load_pem_private_key(key_pem, None)
+            private = load_pem_private_key(key_pem, None if passphrase is None else passphrase.encode())
         except TypeError:
-            _refuse(key, files[1], "which is encrypted: a key without a passphrase is needed")
+            if passphrase is None:
+                refuse_file(key, files.key, "which is encrypted: it needs a 'passphrase'")
+            else:
+                at.field("passphrase").mistake(f"the key in {key.shown(files.key)} is not encrypted; leave this out")
         except ValueError:
-            _refuse(key, files[1], "which holds no private key in PEM")
+            unless = "" if passphrase is None else ", or not one with this passphrase"
+            refuse_file(key, files.key, f"which holds no private key in PEM{unless}")
     if not chain or private is None:
         return []
     if chain[0].public_key() != private.public_key():
-        _refuse(key, files[1], "which is not the key of the first certificate in 'cert'")
+        refuse_file(key, files.key, "which is not the key of the first certificate in 'cert'")
         return []
     try:
-        context.load_cert_chain(folder / files[0], folder / files[1], password="")
+        context.load_cert_chain(folder / files.cert, folder / files.key, password=passphrase or "")
     except (OSError, ValueError) as error:
-        _refuse(cert, files[0], f"which OpenSSL refuses: {getattr(error, 'reason', None) or error}")
+        refuse_file(cert, files.cert, f"which OpenSSL refuses: {getattr(error, 'reason', None) or error}")
         return []
-    _warn_of_dates(chain[0], cert, files[0])
+    _warn_of_dates(chain[0], cert, files.cert)
     return _names(chain[0])
 
 
-def load_authorities(context: ssl.SSLContext, folder: Path, at: Place, file: str) -> None:
-    """Have the context trust the authorities in a file, and no others."""
+def load_authorities(context: ssl.SSLContext, at: Place, file: str) -> list[Certificate]:
+    """Have the context trust the authorities in a file, and no others; these."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    pem = _content(folder, at, file)
+    pem = read_file(at, file)
     if pem is None:
-        return
+        return []
     try:
         authorities = x509.load_pem_x509_certificates(pem)
         # Not as it stands: `ssl` takes no text that is not ASCII, which the names between certificates may be.
         context.load_verify_locations(cadata=b"".join([each.public_bytes(Encoding.DER) for each in authorities]))
     except (ssl.SSLError, ValueError):
-        _refuse(at, file, "which holds no certificate in PEM, or one that cannot be read")
-        return
+        refuse_file(at, file, "which holds no certificate in PEM, or one that cannot be read")
+        return []
     for authority in authorities:
         _warn_of_dates(authority, at, file)
+    return authorities
 
 
-def _content(folder: Path, at: Place, file: str) -> bytes | None:
+def read_file(at: Place, file: str) -> bytes | None:
+    """What is in a file that `at` names; None if it cannot be had, which is reported."""
     try:
-        with (folder / file).open("rb") as opened:
-            content = opened.read(_LARGEST)
+        with (at.report.folder / file).open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
-        _refuse(at, file, f"which cannot be read: {getattr(error, 'strerror', None) or error}")
+        refuse_file(at, file, f"which cannot be read: {getattr(error, 'strerror', None) or error}")
+        return None
+    if len(content) > _LARGEST:
+        refuse_file(at, file, f"which is larger than {_LARGEST // 2**20} MiB")
         return None
     return content
 
 
-def _refuse(at: Place, file: str, reason: str) -> None:
+def refuse_file(at: Place, file: str, reason: str) -> None:
+    """Report that a file which `at` names cannot be used."""
     at.mistake(f"found {at.shown(file)}, {reason}")
 
 

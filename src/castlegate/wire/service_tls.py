@@ -17,7 +17,7 @@ from castlegate.config.addresses import check_host
 from castlegate.config.report import Place, Report
 from castlegate.config.units import Seconds
 from castlegate.waiting import Waiter
-from castlegate.wire.certificates import load_authorities, load_pair, new_context
+from castlegate.wire.certificates import PairFiles, load_authorities, load_pair, new_context
 from castlegate.wire.tls import TlsStream
 
 logger = logging.getLogger("castlegate.services")
@@ -33,7 +33,9 @@ class ServiceTls(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     cert: str | None = None
     """File in PEM: our own certificate, for services that ask for one."""
     key: str | None = None
-    """File in PEM: its key, without a passphrase."""
+    """File in PEM: its key."""
+    passphrase: str | None = None
+    """Of the key, if it is encrypted. From the environment or a file: `${KEY_PASSPHRASE}`, `${file:/run/secret}`."""
     server_name: str | None = None
     """The name that is asked for (SNI) and that the certificate must be for; else the instance's host."""
     verify: bool = True
@@ -109,19 +111,20 @@ def _make(settings: ServiceTls, at: Place) -> ssl.SSLContext:
     """The context; every mistake is reported to `at`."""
     context = new_context(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
-    folder = at.report.folder
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif settings.ca is not None:
-        load_authorities(context, folder, at.field("ca"), settings.ca)
+        load_authorities(context, at.field("ca"), settings.ca)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if settings.cert is not None and settings.key is not None:
-        load_pair(context, folder, at.field("cert"), at.field("key"), (settings.cert, settings.key))
+        load_pair(context, at, PairFiles(settings.cert, settings.key, settings.passphrase))
     elif settings.cert is not None or settings.key is not None:
         there, missing = ("cert", "key") if settings.key is None else ("key", "cert")
         at.field(there).mistake(f"a certificate needs its key: '{missing}' is missing")
+    elif settings.passphrase is not None:
+        at.field("passphrase").mistake("there is no 'key' that it could be for")
     return context
 
 

@@ -51,7 +51,7 @@ async def answer(request: Request) -> Response:
 
 async def ask(schemes: list[FieldScheme], **fields: bytes) -> Response:
     headers = Headers.of([(name.encode(), value) for name, value in fields.items()])
-    request = Request(b"1", Trace(b"", None, None), "-", b"http", b"x", b"GET", b"/", b"", headers, b"", math.inf)
+    request = Request(b"1", Trace(b"", None), "-", b"http", b"x", b"GET", b"/", b"", headers, b"", math.inf)
     policy = Authenticate({scheme.field.decode(): scheme for scheme in schemes})
     return await policy.wrap(answer)(request)
 

@@ -20,7 +20,7 @@ async def answer(_request: Request) -> Response:
 
 async def status(method: str, scheme: str, **fields: str) -> int:
     headers = Headers.of([(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()])
-    trace = Trace(b"", None, None)
+    trace = Trace(b"", None)
     request = Request(
         b"1", trace, "-", b"https", b"Shop.example:8443", method.encode(), b"/", b"", headers, b"", math.inf
     )

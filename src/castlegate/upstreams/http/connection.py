@@ -20,6 +20,7 @@ from castlegate.wire.untaken import untaken
 
 if TYPE_CHECKING:
     from castlegate.upstreams.http.pool import Pool
+    from castlegate.upstreams.http.uploads import Uploads
 
 _HEAD_END = b"\r\n\r\n"
 _MOST_KEPT = 2048  # bytes of a head that a connection keeps for the next answer
@@ -32,8 +33,8 @@ class ServerConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_call", "_deadline", "_decoder", "_ended", "_full", "_head", "_interim", "_last_head", "_last_read",
         "_left", "_partial",
-        "_pool", "_pump", "_silent", "_timer", "_transport", "_unread", "_untaken", "_waiter", "_writable", "closed",
-        "handed_over", "idle_since",
+        "_pool", "_pump", "_silent", "_timer", "_transport", "_unread", "_untaken", "_uploads", "_waiter", "_writable",
+        "closed", "handed_over", "idle_since",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -53,6 +54,7 @@ class ServerConnection(asyncio.Protocol):
         self._waiter: Waiter[Reply] | None = None
         self._deadline = 0.0  # under which it stands with the timer, 0 if it does not
         self._pump: DirectTask[None] | None = None
+        self._uploads: Uploads | None = None  # among whose places the pump has one
         self._silent = True  # not a byte of an answer came
         self._partial = b""  # a head that is not complete
         self._interim = 0
@@ -66,8 +68,10 @@ class ServerConnection(asyncio.Protocol):
 
     # Pool's side.
 
-    def send(self, call: Call, head: bytes, until: float) -> Waiter[Reply]:
-        """Send a call; the waiter gets the answer's head with what has arrived of its body, or `CallFailed`."""
+    def send(self, call: Call, head: bytes, until: float, uploads: Uploads | None) -> Waiter[Reply]:
+        """Send a call; the waiter gets the answer's head with what has arrived of its body, or `CallFailed`.
+        `uploads`: where the call has a place, to be given back.
+        """
         self._call = call
         self._silent = True
         waiter = self._waiter = Waiter()
@@ -77,6 +81,7 @@ class ServerConnection(asyncio.Protocol):
             self._wait_until(until)
         else:
             self._transport.write(head)
+            self._uploads = uploads
             self._pump = DirectTask(self._send_body(call, body), self._body_sent)
             self._pump.start()
         return waiter
@@ -354,6 +359,9 @@ class ServerConnection(asyncio.Protocol):
             self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
         elif error is None and call is not None and self._waiter is not None:
             self._wait_until(call.until(self._timer.now()))
+        uploads, self._uploads = self._uploads, None
+        if uploads is not None:
+            uploads.leave()
 
 
 def _bad(why: str) -> CallFailed:

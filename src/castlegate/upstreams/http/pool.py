@@ -14,6 +14,7 @@ from castlegate.errors import CallFailed, Kind, Kinds, Outcome
 from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.settings import HttpPool
+from castlegate.upstreams.http.uploads import Uploads
 from castlegate.waiting import Waiter
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
@@ -46,6 +47,7 @@ class Pool:
         self.settings = settings
         self.reader = reader
         self.timer = timer
+        self.uploads = Uploads(settings, timer)
         self.authority = (f"[{host}]" if ":" in host else host).encode() + b":%d" % port
         self._host = host
         self._port = port
@@ -69,8 +71,8 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a connection."""
-        return len(self._waiting)
+        """Calls that wait for a connection, or for their turn to upload."""
+        return len(self._waiting) + self.uploads.waiting
 
     def take_idle(self, now: float) -> ServerConnection | None:
         """A connection that is there, None if one must be waited for."""

@@ -21,7 +21,11 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     connections: Count = 128
     """At most so many to one instance."""
     waiting: Count = 1024
-    """Requests that may wait for a connection; one more is answered 503."""
+    """Requests that may wait for a connection; one more is answered 503. As many uploads may wait for their turn."""
+    uploads: Count | None = None
+    """How many of `connections` may be held by requests whose body is still arriving from the client; else half of
+    them, at least one. Others wait until one of these has been sent, so that slow clients leave room for everybody
+    else. Bodies up to the route's `limits.buffer` are sent when they have arrived, and never count."""
     idle: Seconds = 4.0
     """An unused connection is closed after this. Shorter than what services keep them for (Node.js and uvicorn: 5 s):
     who closes first decides whether a request meets a connection that is just being closed."""
@@ -34,6 +38,16 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     read_timeout: Seconds = 30.0
     """Between two reads of an answer's body; then it is cut. A service that takes nothing of a request's body is given
     up after the route's timeout."""
+
+    @property
+    def most_uploads(self) -> int:
+        """What `uploads` comes to."""
+        return self.uploads or max(1, self.connections // 2)
+
+    def check(self, at: Place) -> None:
+        """That uploads are a part of the connections."""
+        if self.uploads is not None and self.uploads > self.connections:
+            at.field("uploads").mistake(f"expected at most {self.connections}, as many as 'connections'")
 
 
 class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

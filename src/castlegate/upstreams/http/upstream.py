@@ -12,9 +12,11 @@ from castlegate.message import Call, Caller, Reply
 from castlegate.rules.balancing import Balancer, RoundRobin
 from castlegate.sketch import Described, Description, Sketch
 from castlegate.telemetry.metrics import Family, Gauge, Registry
+from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
+from castlegate.upstreams.http.uploads import Uploads
 from castlegate.waiting import Waiter
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
@@ -49,6 +51,10 @@ class HttpUpstream:
         self._pools = [
             Pool(origin.host, origin.port, settings.pool, reader, timer, self.certificates if origin.tls else None)
             for origin in origins
+        ]
+        self._urls = [  # of the instances, as people read them
+            f"{'https' if origin.tls else 'http'}://{pool.authority.decode()}"
+            for origin, pool in zip(origins, self._pools, strict=True)
         ]
         self._balancer: Balancer[Pool] = RoundRobin(self._pools)
         self._host = host = None if settings.host is None else settings.host.encode()
@@ -98,7 +104,7 @@ class HttpUpstream:
         host = self._host or ("that of the instance" if len(pools) > 1 else pools[0].authority)
         method, target = call.method.decode(), sketch.show(call.target)
         says: dict[str, Any] = {
-            "sends": [f"{method} http://{pool.authority.decode()}{target}" for pool in pools],
+            "sends": [f"{method} {url}{target}" for url in self._urls],
             "fields": [f"host: {sketch.show(host)}", *fields],
         }
         if call.body:
@@ -111,12 +117,18 @@ class HttpUpstream:
         pool = self._balancer.choose(call)
         now = self._now()
         until = call.until(now)
-        connection = None if call.fresh else pool.take_idle(now)
+        connection: ServerConnection | None = None
         waiter: Waiter[Reply] | None = None
+        uploads: Uploads | None = None  # where a place is held that is not the connection's yet
         try:
+            if not (isinstance(call.body, bytes) or call.body.complete):
+                await pool.uploads.enter(until)
+                uploads = pool.uploads
+            connection = None if call.fresh else pool.take_idle(now)
             if connection is None:
                 connection = await pool.wait_for_one(until, fresh=call.fresh)
-            waiter = connection.send(call, self._head(pool, call), until)
+            place, uploads = uploads, None
+            waiter = connection.send(call, self._head(pool, call), until, place)
             reply = await waiter
         except CallFailed as failed:
             call.tried.append(pool)
@@ -126,6 +138,9 @@ class HttpUpstream:
             if connection is not None and waiter is not None and not waiter.done():
                 connection.abandon()
             raise
+        finally:
+            if uploads is not None:
+                uploads.leave()
         self._answered.value += 1
         self._seconds.observe(self._now() - now)
         return reply

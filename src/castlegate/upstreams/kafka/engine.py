@@ -18,9 +18,9 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.telemetry.metrics import Registry
@@ -33,15 +33,14 @@ from castlegate.upstreams.kafka.inbox import Events as InboxEvents
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
-from castlegate.upstreams.kafka.producers import Producers, end
+from castlegate.upstreams.kafka.producers import Producers
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.upstreams.kafka.streams import Flows, interrupt
+from castlegate.upstreams.kafka.supply import Supply, Whom
 from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
 from castlegate.wire.timer import Timer
-
-T = TypeVar("T")
 
 _START_S = 0.5  # how long start() waits for brokers that may be there,
 _SETUP_S = 3.0  # and for those that are, while topics are made
@@ -96,9 +95,10 @@ class Engine:
             linger_above=settings.linger_above,
             loop=loop,
             failures=self.metrics.failures,
+            acknowledged=self.metrics.acknowledged,
             on_error=self._on_error("requests"),
             on_topic_lost=self._doubt_topics,
-            on_alone_wanted=self._want_alone,
+            on_alone_wanted=lambda: self._supply.want_alone(),
         )
         self._events = Events(self._clients, self._tell, self._on_error("events"), self._doubt_topics)
         self._inbox = Inbox(
@@ -121,6 +121,9 @@ class Engine:
             placed=self._inbox.read,
             unplaced=lambda topic, reason: self._tell(lambda: self._lost(topic, reason)),
         )
+        self._supply = Supply(
+            self.producers, self._events, Whom(self._wanted, self._made, self._watch.do, self._tell), loop, self._reread
+        )
         # What is known of the cluster: mutable, changed in this file alone, in the loop.
         self.link = Link.STARTING
         self.stopping = False
@@ -133,7 +136,6 @@ class Engine:
         self._doubted_at = 0.0
         self._doubting: asyncio.TimerHandle | None = None
         self._publishers: dict[str, Publisher] = {}
-        self._making: set[str] = set()  # producers that the watch is to make
         self._limit = RateLimit()
         self._started = False
         self._settled: asyncio.Future[None] = loop.create_future()
@@ -165,6 +167,25 @@ class Engine:
         for topic, info in self.gates.topics.items():
             self._tell_missing(topic, info)
 
+    def keep(self, topics: frozenset[str]) -> None:
+        """Forget what is known of others, which nothing uses any more, and read them no more. Clients that have seen
+        them give way to others, which never ask for them.
+        """
+        forgotten = self.gates.topics.keys() - topics
+        for topic in forgotten:
+            self.metrics.missing.child(topic).value = 0
+        self.gates.keep(topics)
+        self._publishers = {topic: each for topic, each in self._publishers.items() if topic in topics}
+        left = [Order(topic, ()) for topic in self._mailboxes.keys() - topics]
+        self._mailboxes = {topic: each for topic, each in self._mailboxes.items() if topic in topics}
+        self._tell_watch()
+        if left:
+            self._watch.do(lambda: self._inbox.read(left))  # behind what is being placed
+        if left or forgotten:
+            self._watch.renew()
+            self._supply.renew()
+        self._refresh()
+
     def _is_used(self, topic: str) -> bool:
         return self._used is None or topic in self._used
 
@@ -194,7 +215,7 @@ class Engine:
                 stored=self.metrics.events.child(topic, "stored"),
                 failed=self.metrics.events.child(topic, "failed"),
             )
-            self._make_producers()
+            self._supply.make()
             self.gates.refresh()
         return publisher
 
@@ -205,7 +226,7 @@ class Engine:
         """
         if not self._started:
             self._started = True
-            self._make_producers()
+            self._supply.make()
             self._inbox.start()
             self._watch.start()
         elif self._settled.done():
@@ -229,15 +250,14 @@ class Engine:
         for sink in self.pending.sinks():
             sink.fail(CallFailed(Kinds.DRAINING, Outcome.UNKNOWN, "The gateway stopped before the service answered."))
         self.producers.close()
-        leaving = [*self.producers.use(None), *self._events.use(None)]
-        flush_s = max(_FLUSH_S, end_at - self._loop.time())
+        self._supply.stop(max(_FLUSH_S, end_at - self._loop.time()))
         self._events.stop()
         self._inbox.stop()
-        self._watch.do(lambda: end(leaving, flush_s))
         self._watch.stop()
         await self._loop.run_in_executor(None, self._join)
         self._events.settle()
         self.producers.tell_failed()
+        self.producers.count_acknowledged()
 
     # What operations and publishers use.
 
@@ -249,14 +269,18 @@ class Engine:
     def gate(self, topic: str, mailbox: Mailbox | None) -> Gate:
         """A gate for records to `topic`; the topic is watched from now on."""
         gate = self.gates.add(topic, mailbox)
+        self._tell_watch()
+        self._watch.look_again()
+        return gate
+
+    def _tell_watch(self) -> None:
+        """Which topics are to be looked at, and what the inbox finds in them."""
         self._watch.wanted = frozenset(
             {*self.gates.topics, *(b.topic for b in self._mailboxes.values() if not b.owned)}
         )
         self._watch.owned = {box.topic: box.owned for box in self._mailboxes.values() if box.owned}
         self._watch.reads = frozenset(self._mailboxes).difference(self.gates.topics)
         self._inbox.correlation = {box.topic: box.correlation for box in self._mailboxes.values()}
-        self._watch.look_again()
-        return gate
 
     def mailbox(self, dialect: Dialect, fixed: str | None) -> Mailbox:
         """Where replies come to; `fixed` names a topic that a service answers on whatever it is told."""
@@ -310,6 +334,10 @@ class Engine:
 
         return on_error
 
+    def _replace(self, client: str, reason: str) -> None:
+        self._supply.replace(client, reason)
+        self._refresh()
+
     def _deliver(self, batch: list[Received]) -> None:
         """Replies for this worker."""
         feed = self.pending.feed
@@ -325,16 +353,21 @@ class Engine:
         self.metrics.replies[UNKNOWN].value += count
 
     def _assigned(self, order: Order) -> None:
-        self._mailboxes[order.topic].assigned(order)
-        self._refresh()
+        mailbox = self._mailboxes.get(order.topic)
+        if mailbox is not None:
+            mailbox.assigned(order)
+            self._refresh()
 
     def _misplaced(self, topic: str, partition: int) -> None:
-        order = self._mailboxes[topic].misplaced(partition, time.time())
+        mailbox = self._mailboxes.get(topic)
+        order = None if mailbox is None else mailbox.misplaced(partition, time.time())
         if order is not None:
             self._place([order])
 
     def _lost(self, topic: str, reason: str) -> None:
-        mailbox = self._mailboxes[topic]
+        mailbox = self._mailboxes.get(topic)
+        if mailbox is None:
+            return
         if mailbox.address is not None:
             self._say("lost", "reply topic %s: %s", topic, reason)
         mailbox.lose("")
@@ -354,7 +387,7 @@ class Engine:
         if self.stopping:
             return
         self.producers.poll()
-        self._make_producers()
+        self._supply.make()
         if look.reachable:
             self._seen_reachable(look)
         else:
@@ -371,9 +404,11 @@ class Engine:
         clock = time.time()
         orders = []
         for topic, info in look.topics.items():
+            mailbox = self._mailboxes.get(topic)
             if topic in self.gates.topics:
                 self.gates.topics[topic] = info
-            mailbox = self._mailboxes.get(topic)
+            elif mailbox is None:
+                continue  # it was forgotten meanwhile
             order = mailbox.seen(info, clock) if mailbox is not None else None
             if order is not None:
                 orders.append(order)
@@ -404,58 +439,18 @@ class Engine:
             log.warning("kafka brokers do not answer: %s", look.reason)
         if not len(self.pending) and self.producers.under_way():
             # Nobody waits for any of these: they must not be executed when the brokers are back.
-            self._replace("requests", "all its records were given up")
+            self._supply.replace("requests", "all its records were given up")
 
-    # Producers.
+    def _wanted(self) -> tuple[bool, bool]:
+        """Whether producers of requests, and of events, are needed."""
+        needed = self._started and not self.stopping
+        return needed, needed and bool(self._publishers)
 
-    def _make_producers(self) -> None:
-        """Have the watch make those that are needed and not there."""
-        if self.stopping or not self._started:
-            return
-        if not self.producers.ready and "requests" not in self._making:
-            self._making.add("requests")
-            self._watch.do(lambda: self._make("requests", self.producers.make, self.producers.use))
-        if self._publishers and not self._events.ready and "events" not in self._making:
-            self._making.add("events")
-            self._watch.do(lambda: self._make("events", self._events.make, self._events.use))
-
-    def _want_alone(self) -> None:
-        if not self.stopping and "alone" not in self._making:
-            self._making.add("alone")
-            self._watch.do(lambda: self._make("alone", self.producers.make_alone, self.producers.use_alone))
-
-    def _make(self, which: str, make: Callable[[], T], use: Callable[[T], object]) -> None:
-        """In the watch's thread."""
-        try:
-            made = make()
-        except KafkaException as failure:
-            reason = failure.args[0].str()
-            self._tell(lambda: self._made(which, reason))
-            return
-        self._tell(lambda: self._made(which, "", lambda: use(made)))
-
-    def _made(self, which: str, failure: str, use: Callable[[], object] | None = None) -> None:
-        self._making.discard(which)
+    def _made(self, failure: str) -> None:
+        """A producer is there, or why it is not."""
         if failure:
             self._reason = f"the client cannot be made: {failure}"
             self._say("make", "kafka: %s", self._reason)
-        elif use is not None and not self.stopping:
-            use()
-        self._refresh()
-
-    def _replace(self, client: str, reason: str) -> None:
-        """A producer is beyond use: be rid of it and make another."""
-        if client == "requests":
-            leaving = self.producers.use(None)
-        elif client == "events":
-            leaving = self._events.use(None)
-        else:
-            return
-        if leaving:
-            log.warning("kafka producer of %s is replaced: %s", client, reason)
-            self._watch.do(lambda: end(leaving, 0))
-            self._watch.do(lambda: self._tell(self._events.settle))
-        self._make_producers()
         self._refresh()
 
     def _refresh(self) -> None:

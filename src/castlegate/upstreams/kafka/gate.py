@@ -76,6 +76,15 @@ class Gates:
         gate.open = self._certain(gate) and self.refusal(gate) is None
         return gate
 
+    def keep(self, topics: frozenset[str]) -> None:
+        """Forget those that need another topic than these."""
+        for key, gate in list(self._gates.items()):
+            if gate.topic not in topics or (gate.mailbox is not None and gate.mailbox.topic not in topics):
+                gate.open = False
+                del self._gates[key]
+        wanted = {gate.topic for gate in self._gates.values()}
+        self.topics = {topic: info for topic, info in self.topics.items() if topic in wanted}
+
     def refresh(self) -> None:
         """Something has changed: open and close gates, let those who wait look again."""
         for gate in self._gates.values():
@@ -95,6 +104,8 @@ class Gates:
             return CallFailed(Kinds.DRAINING, Outcome.NOT_SENT)
         if self._keeper.link is Link.DOWN:
             return unavailable()
+        if gate.topic not in self.topics:
+            return unavailable()  # it was forgotten
         presence = self.topics[gate.topic].presence
         if presence is Presence.MISSING:
             return CallFailed(Kinds.TOPIC_MISSING, Outcome.NOT_SENT, "The service's topic does not exist.")

@@ -202,11 +202,12 @@ class Inbox:
 
     def _follow(self, consumer: Consumer) -> bool:
         """Carry out all orders; what they do not concern goes on being read and does not notice. False: it takes a new
-        consumer, since this one may keep what it knew of a topic that was made anew (librdkafka 2.16).
+        consumer, since this one may keep what it knew of a topic that was made anew, and asks for one that is not read
+        any more (librdkafka 2.16).
 
         Assigned at once, since what comes second would wait for the end of the first one's fetch.
         """
-        if any(order.forget for order in self._orders):
+        if any(order.forget or not order.partitions for order in self._orders):
             self._begin = self._places(consumer)
             self._note_all()
             return False

@@ -13,6 +13,9 @@ class Metrics:
         self.requests: Family[Counter] = registry.counter(
             "castlegate_kafka_requests_total", "Requests handed to the producer.", "topic"
         )
+        self.acknowledged: Counter = registry.counter(
+            "castlegate_kafka_acknowledged_total", "Requests that the brokers have acknowledged."
+        ).child()
         replies = registry.counter(
             "castlegate_kafka_replies_total",
             "Records on reply topics: ok, malformed, late (given up), duplicate, unknown, foreign (another worker's).",

@@ -7,7 +7,8 @@ A broker refuses a batch over its topic's limit as if it were one message that i
 its records, and from then on all others to that topic, are sent each alone, by a third producer made when needed.
 
 Reports come only of failures, and without a thread: the loop polls whenever replies arrive, and every few
-milliseconds while something is under way. Owned by the loop; producers are made and ended by the watch's thread.
+milliseconds while something is under way. What was taken, has not failed and is no longer under way is acknowledged.
+Owned by the loop; producers are made and ended by the watch's thread.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Producers:
         linger_above: int,
         loop: asyncio.AbstractEventLoop,
         failures: Family[Counter],
+        acknowledged: Counter,
         on_error: Callable[[KafkaError], None],
         on_topic_lost: Callable[[], None],
         on_alone_wanted: Callable[[], None],
@@ -62,6 +64,7 @@ class Producers:
         self._linger_above = linger_above
         self._loop = loop
         self._failures = failures
+        self._acknowledged = acknowledged
         self._on_error = on_error
         self._on_topic_lost = on_topic_lost
         self._on_alone_wanted = on_alone_wanted  # answered by `use_alone`
@@ -73,6 +76,11 @@ class Producers:
         self._lone_topics: set[str] = set()  # those that have refused a batch
         self._to_send_alone: list[tuple[str, bytes, bytes | None, SentHeaders, Reported]] = []
         self._tick: asyncio.TimerHandle | None = None
+        # For counting what is acknowledged.
+        self._taken = 0  # records ever
+        self._given_up = 0  # of them: failed, or not sent at all
+        self._counted = 0  # of them: acknowledged
+        self._leaving: list[list[Producer]] = []  # replaced ones until they have ended: `end` empties the lists
 
     @property
     def ready(self) -> bool:
@@ -97,6 +105,8 @@ class Producers:
         before = [each for each in (self._prompt, self._batching, self._alone) if each is not None]
         self._prompt, self._batching = pair if pair is not None else (None, None)
         self._alone = None
+        if before:
+            self._leaving.append(before)
         return before
 
     def use_alone(self, producer: Producer) -> None:
@@ -104,7 +114,9 @@ class Producers:
         self._alone = producer
         waiting, self._to_send_alone = self._to_send_alone, []
         for topic, value, key, headers, report_to in waiting:
-            if not report_to.done:
+            if report_to.done:
+                self._given_up += 1
+            else:
                 self._send_alone(topic, value, key, headers, report_to)
 
     def send(
@@ -112,6 +124,7 @@ class Producers:
     ) -> None:
         """Hand a record over. Raises `CallFailed` (not sent) if it is not taken."""
         if self._lone_topics and topic in self._lone_topics:
+            self._taken += 1
             self._send_alone(topic, value, key, headers, report_to)
             return
         producer = self._prompt if pending <= self._linger_above else self._batching
@@ -129,6 +142,7 @@ class Producers:
             if refusal.kind in TOPIC_KINDS:
                 self._on_topic_lost()
             raise refusal from failure
+        self._taken += 1
         if self._tick is None:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
 
@@ -179,6 +193,7 @@ class Producers:
                 if message is not None and self._sends_again(reported, error, message):
                     continue
                 self._failures.child(error.name().lower()).value += 1
+                self._given_up += 1
                 failure = undelivered(error)
                 if failure.kind in TOPIC_KINDS:
                     self._on_topic_lost()
@@ -188,6 +203,18 @@ class Producers:
         """Records that wait to be sent or acknowledged."""
         return sum(len(each) for each in (self._prompt, self._batching, self._alone) if each is not None)
 
+    def count_acknowledged(self) -> None:
+        """Bring the counter up to date. It lags behind while librdkafka has something to tell that was not polled."""
+        self._leaving = [each for each in self._leaving if each]
+        # In this order: a record that moves on meanwhile, in the thread that ends producers, is then counted as under
+        # way twice, and never as acknowledged.
+        queued = sum([len(producer) for leaving in self._leaving for producer in leaving])
+        under_way = self.under_way() + queued + len(self._to_send_alone) + len(self.failed)
+        now = self._taken - self._given_up - under_way
+        if now > self._counted:
+            self._acknowledged.value += now - self._counted
+            self._counted = now
+
     def close(self) -> None:
         """Poll no more."""
         if self._tick is not None:
@@ -196,7 +223,9 @@ class Producers:
 
     def _on_tick(self) -> None:
         self.poll()
-        self._tick = self._loop.call_later(_TICK_S, self._on_tick) if self.under_way() else None
+        self.count_acknowledged()
+        known = self._taken == self._given_up + self._counted
+        self._tick = None if known else self._loop.call_later(_TICK_S, self._on_tick)
 
 
 def end(producers: list[Producer], flush_s: float) -> None:

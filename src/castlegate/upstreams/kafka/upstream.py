@@ -16,7 +16,7 @@ from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply, ReplyMode
 from castlegate.sketch import Described, Description, Sketch
 from castlegate.upstreams.kafka.client import log
-from castlegate.upstreams.kafka.context import DEADLINE, Forwarding, add_context, said_by_endpoint
+from castlegate.upstreams.kafka.context import DEADLINE, NAMES, Forwarding, add_context, said_by_endpoint
 from castlegate.upstreams.kafka.delivery import not_sent
 from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, ReplyAddress, SentHeaders, Value
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
@@ -117,8 +117,7 @@ class Operation:
             topic = sketch.stand_in(f"{settings.inbox}.{{0 to {settings.topics.single - 1}, by instance}}")
         address = ReplyAddress(topic, partition)
         headers, value = self._dialect.encode(call, address, sketch.stand_in("{correlation id}").encode())
-        forwarded = [] if self._forwarding is None else self._forwarding.of(call)
-        headers = [*forwarded, *said_by_endpoint(call), *headers]
+        headers = self._with_said(call, headers)
         add_context(headers, call, 0.0, call.timeout)
         told = {DEADLINE: f"{{now + {write_seconds(call.timeout)}, in ms since 1970}}"}
         shown = [(name, told.get(name) or sketch.show(text or b"")) for name, text in headers]
@@ -173,15 +172,21 @@ class Operation:
         assert address is not None, "an open gate has one"
         headers, value = self._dialect.encode(call, address, correlation_id)
         if self._forwarding is not None or call.headers.lines:
-            # Each name once: of headers that repeat some readers take the last, others all of them (kafkajs).
-            said = said_by_endpoint(call)
-            ours = {name for name, _ in (*said, *headers)}
-            forwarded = self._forwarding.of(call) if self._forwarding is not None else []
-            headers = [*(each for each in forwarded if each[0] not in ours), *said, *headers]
+            headers = self._with_said(call, headers)
         add_context(headers, call, now, deadline)
         sink.headers = headers
         self._producers.send(self.topic, value, call.key, headers, sink, len(self._pending))
         self._produced.value += 1
+
+    def _with_said(self, call: Call, own: SentHeaders) -> SentHeaders:
+        """The dialect's own headers with those that client and route say before them. Each name once: of headers that
+        repeat some readers take the last, others all of them (kafkajs).
+        """
+        ours = {*NAMES, *(name for name, _ in own)}
+        said = [each for each in said_by_endpoint(call) if each[0] not in ours]
+        forwarded = self._forwarding.of(call) if self._forwarding is not None else []
+        ours.update(name for name, _ in said)
+        return [*(each for each in forwarded if each[0] not in ours), *said, *own]
 
 
 class ValuesOperation(Operation):

@@ -21,7 +21,8 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from castlegate.upstreams.kafka.client import Clients
+from castlegate.telemetry.stumbles import Stumbles
+from castlegate.upstreams.kafka.client import Clients, log
 from castlegate.upstreams.kafka.settings import Kafka
 from castlegate.upstreams.kafka.topics import Order, Presence, Refused, TopicInfo, Topics, Unreachable
 
@@ -70,7 +71,7 @@ class Watch:
         self._wake = threading.Event()
         self._stopping = False
         # The thread's own.
-        self._topics: Topics | None = None
+        self._through: tuple[AdminClient, Topics] | None = None
         self._known: dict[str, TopicInfo] = {}  # as last described; emptied where that may no longer hold
         self._known_for = -1  # the number of the suspicion that it was described for
         self._described_at = 0.0
@@ -78,6 +79,7 @@ class Watch:
         self._turn = 0  # of the topic to glance at
         self._failed_before = True  # until a look succeeds
         self._last_error = ""
+        self._stumbles = Stumbles(log, "watching Kafka")
         self._thread = threading.Thread(target=self._run, name="castlegate-kafka-watch", daemon=True)
 
     def start(self) -> None:
@@ -95,6 +97,10 @@ class Watch:
         self._chores.append(chore)
         self._wake.set()
 
+    def renew(self) -> None:
+        """Look through another client: one asks for all topics that it was ever asked about."""
+        self.do(self._drop_client)
+
     def place(self, orders: list[Order]) -> None:
         """Find out where to begin to read."""
         self.do(lambda: self._place(orders))
@@ -109,35 +115,54 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        admin: AdminClient | None = None
         while True:
             while self._chores:
-                self._chores.popleft()()
-            if self._stopping:
-                self._topics = None  # with the admin client, and its connections
-                return
-            if admin is None:
+                chore = self._chores.popleft()
                 try:
-                    admin = AdminClient(self._clients.admin(self._note_error))
-                    self._topics = Topics(admin, self._settings)
-                except KafkaException as failure:
-                    self._tell(Look(self.number, False, f"the client cannot be made: {failure.args[0].str()}", {}))
-            if admin is not None and self._topics is not None:
-                look = self._look(self._topics)
-                admin.poll(0)  # serves its log and errors, which say more than that time ran out
-                if not look.reachable and self._last_error:
-                    look = look._replace(reason=self._last_error)
-                self._tell(look)
-                self._wake.wait(self._pause(look))
-            else:
-                self._wake.wait(_WELL_S)
+                    chore()
+                except Exception as error:  # noqa: BLE001 - logged
+                    self._stumbles.tell(error)
+            if self._stopping:
+                self._drop_client()
+                return
+            try:
+                pause = self._take_turn()
+            except Exception as error:  # noqa: BLE001 - logged
+                self._stumbles.tell(error)
+                pause = _MISSING_S
+            self._wake.wait(pause)
             self._wake.clear()
+
+    def _take_turn(self) -> float:
+        """Look and tell; returns the seconds until the next look."""
+        try:
+            admin, topics = self._client()
+        except KafkaException as failure:
+            self._tell(Look(self.number, False, f"the client cannot be made: {failure.args[0].str()}", {}))
+            return _WELL_S
+        look = self._look(topics)
+        admin.poll(0)  # serves its log and errors, which say more than that time ran out
+        if not look.reachable and self._last_error:
+            look = look._replace(reason=self._last_error)
+        self._tell(look)
+        return self._pause(look)
+
+    def _client(self) -> tuple[AdminClient, Topics]:
+        """What is looked through. Raises `KafkaException`."""
+        if self._through is None:
+            admin = AdminClient(self._clients.admin(self._note_error))
+            self._through = admin, Topics(admin, self._settings)
+        return self._through
+
+    def _drop_client(self) -> None:
+        self._through = None
 
     def _look(self, topics: Topics) -> Look:
         number = self.number
         names = sorted({*self.wanted, *self.owned})
         if number != self._known_for or time.monotonic() - self._described_at > _FULL_S:
             self._known.clear()
+        self._known = {name: info for name, info in self._known.items() if name in names}
         timeout = _TIMEOUT_DOWN_S if self._failed_before else _TIMEOUT_S
         uncertain = [name for name in names if not self._is_present(name)]
         if names and not uncertain:
@@ -189,13 +214,15 @@ class Watch:
         return _WELL_S if present and self._known_for == look.number else _MISSING_S
 
     def _place(self, orders: list[Order]) -> None:
-        assert self._topics is not None, "orders follow from a look"
         placed = []
         for order in orders:
             try:
-                placed.append(self._topics.place(order, _TIMEOUT_S))
+                placed.append(self._client()[1].place(order, _TIMEOUT_S))
             except (Unreachable, Refused) as failure:
                 self._unplaced(order.topic, str(failure))
+            except Exception as error:  # noqa: BLE001 - logged
+                self._stumbles.tell(error)
+                self._unplaced(order.topic, "its place could not be found")
         if placed:
             self._placed(placed)
 

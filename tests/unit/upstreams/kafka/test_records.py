@@ -31,7 +31,7 @@ def test_every_record_carries_trace_request_id_and_deadline() -> None:
 @pytest.mark.parametrize("state", [None, b"\xff"])
 def test_a_tracestate_that_is_none_or_not_ascii_is_left_out(state: bytes | None) -> None:
     headers: SentHeaders = []
-    trace = Trace(TRACE.traceparent, None, state)
+    trace = Trace(TRACE.traceparent, state)
     add_context(headers, make_call(deadline=1.0, trace=trace), 0.0, 1.0)
     assert "tracestate" not in dict(headers)
 
