@@ -130,7 +130,7 @@ class Generation:
             budget=self._budget,
             folder=self._report.folder,
             workers=workers,
-            counts=counts or Counts(Layout(self.document.limits.keys, 1)),
+            counts=counts or Counts(Layout(self.document.limits.keys, 1), registry=registry),
             limits=self.document.limits,
             caller=lambda call: self._caller(call, "last"),
             fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, self._report.folder),

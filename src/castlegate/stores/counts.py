@@ -16,6 +16,7 @@ from hashlib import blake2b
 
 from castlegate.rules.gcra import Pace, take
 from castlegate.stores.table import WAYS, Table, sets_for
+from castlegate.telemetry.metrics import Counter, Registry
 
 MAX_WORKERS = 1024
 _SECRET = 16  # bytes
@@ -43,7 +44,7 @@ class Layout:
 class Counts:
     """The memory as one process sees it. Without a descriptor it is its own alone."""
 
-    def __init__(self, layout: Layout, descriptor: int = -1, worker: int = 0) -> None:
+    def __init__(self, layout: Layout, descriptor: int = -1, worker: int = 0, registry: Registry | None = None) -> None:
         self.layout = layout
         self._descriptor = os.dup(descriptor) if descriptor >= 0 else -1
         self._map = mmap.mmap(descriptor, layout.size)
@@ -52,9 +53,13 @@ class Counts:
         # A lock is needed by whoever is not alone. The supervisor only reads, and clears what nobody uses any more.
         lock = self._descriptor if layout.workers > 1 else -1
         held = _SECRET // 8 + worker * _TABLES
-        self.rates = Rates(Table(self._map, layout.rates, layout.sets, 1, lock, held))
+        dropped = (registry or Registry()).counter(
+            "castlegate_limit_keys_dropped_total", "Keys of limits dropped for others while they still counted.", "of"
+        )
+        rates = Table(self._map, layout.rates, layout.sets, 1, lock, held)
+        self.rates = Rates(rates, dropped.child("rates"))
         quotas = Table(self._map, layout.quotas, layout.sets, 2, lock, held + 1)
-        self.quotas = Quotas(quotas, self._map, layout.changed)
+        self.quotas = Quotas(quotas, dropped.child("quotas"), self._map, layout.changed)
         self.slots = Slots(Table(self._map, layout.slots, _SLOT_SETS, layout.workers, lock, held + 2), worker)
 
     @staticmethod
@@ -104,9 +109,9 @@ class Rates:
 
     __slots__ = ("dropped", "table")
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, dropped: Counter) -> None:
         self.table = table
-        self.dropped = 0  # keys whose place was given away while they still counted
+        self.dropped = dropped  # keys whose place was given away while they still counted
 
     def take(self, key: bytes, pace: Pace, now: int) -> int:
         """Nanoseconds that are taken up with this one; negative: it is not admitted before so many have passed."""
@@ -118,7 +123,7 @@ class Rates:
             if not at:
                 at = table.smallest(base)
                 if words[at] > now:
-                    self.dropped += 1
+                    self.dropped.value += 1
                 table.claim(at, base, key)
             while True:
                 found = words[at]
@@ -149,9 +154,9 @@ class Quotas:
 
     __slots__ = ("_changed", "_map", "dropped", "table")
 
-    def __init__(self, table: Table, memory: mmap.mmap, changed: int) -> None:
+    def __init__(self, table: Table, dropped: Counter, memory: mmap.mmap, changed: int) -> None:
         self.table = table
-        self.dropped = 0
+        self.dropped = dropped
         self._map = memory
         self._changed = changed  # from this byte on, one for each set: it is to be written down
 
@@ -165,7 +170,7 @@ class Quotas:
             if not at:
                 at = table.smallest(base)
                 if words[at] > now:
-                    self.dropped += 1
+                    self.dropped.value += 1
                 table.claim(at, base, key)
             used = words[at + WAYS] if words[at] == ends else 0
             if used >= amount:
@@ -200,6 +205,7 @@ class Quotas:
             table.claim(at, base, raw)
             table.words[at + WAYS] = used
             table.words[at] = ends
+            self._map[self._changed + table.number_of(base)] = 1
 
     def changed(self) -> list[tuple[int, int, int, int]]:
         """Place, key, end and use of every key in the sets that have changed since it was last asked."""
@@ -214,6 +220,11 @@ class Quotas:
                 (number * WAYS + way, keys[way], ends[way], used[way]) for way in range(WAYS) if keys[way]
             ]  # fmt: skip
         return found
+
+    def mark(self, rows: list[tuple[int, int, int, int]]) -> None:
+        """They could not be written down: they are changed still."""
+        for place, _, _, _ in rows:
+            self._map[self._changed + place // WAYS] = 1
 
 
 class Slots:

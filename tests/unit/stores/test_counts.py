@@ -54,7 +54,7 @@ def test_each_key_is_counted_as_if_it_were_alone(asked: list[tuple[int, int]]) -
             kept[number] = expected
         found = counts.rates.take(key(number), pace, now)
         assert found == (expected - now if expected > 0 else expected)
-    assert counts.rates.dropped == 0
+    assert counts.rates.dropped.value == 0
 
 
 def test_state_is_bounded_and_the_longest_idle_go_first() -> None:
@@ -65,7 +65,7 @@ def test_state_is_bounded_and_the_longest_idle_go_first() -> None:
         counts.rates.take(key(number), TEN, NOW + number)
         recent[number] = None
     assert counts.held()["rates"] == WAYS
-    assert counts.rates.dropped == 199 - WAYS
+    assert counts.rates.dropped.value == 199 - WAYS
     for number in list(recent)[-WAYS:]:
         # One of ten is taken already.
         assert counts.rates.take(key(number), TEN, NOW + 200) > TEN.interval
@@ -75,7 +75,7 @@ def test_dropping_what_has_passed_costs_nothing() -> None:
     counts = Counts(Layout(8, 1))
     for number in range(1, 200):
         counts.rates.take(key(number), Pace(1, SECOND, 1), NOW + number * SECOND)
-    assert counts.rates.dropped == 0
+    assert counts.rates.dropped.value == 0
 
 
 def test_keys_whose_bytes_overlap_are_different_keys() -> None:
