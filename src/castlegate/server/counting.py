@@ -34,9 +34,10 @@ class Counting:
         self._counts = Counts(layout, self.descriptor)
         self._writing = threading.Lock()  # the last write waits for one that was begun
         self._failing = False
-        self._failures = registry.counter(
-            "castlegate_quota_write_failures_total", "How often what is used of quotas could not be written."
-        ).child()
+        writes = registry.counter(
+            "castlegate_quota_writes_total", "How often what is used of quotas was written, by result.", "result"
+        )
+        self._written, self._failed = writes.child("ok"), writes.child("error")
         held = registry.gauge("castlegate_limit_keys", "Keys that limits keep, idle ones among them.", "of")
         for name in self._counts.held():
             held.watch(partial(self._held, name), name)
@@ -70,9 +71,10 @@ class Counting:
             with self._writing:
                 ledger.save(self._counts.quotas)
         except sqlite3.Error as error:
-            self._failures.value += 1
+            self._failed.value += 1
             if not self._failing:
                 logger.error("what is used of quotas cannot be written to %s: %s", ledger.path, error)
             self._failing = True
         else:
+            self._written.value += 1
             self._failing = False
