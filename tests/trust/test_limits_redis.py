@@ -59,9 +59,7 @@ def statuses(gateway: Gateway, times: int = 1) -> list[int]:
 
 
 def up(gateway: Gateway, workers: int = 1) -> None:
-    gateway.program.wait_until(
-        lambda: gateway.metrics()["castlegate_limit_store_up"] == workers, "Redis to be reached"
-    )
+    gateway.program.wait_until(lambda: gateway.metrics()["castlegate_limit_store_up"] == workers, "Redis to be reached")
 
 
 def load(gateways: list[Gateway], times: int) -> list[int]:
@@ -181,7 +179,7 @@ def test_a_redis_that_is_not_there_yet_is_found_when_it_is(redis: RedisServer, s
 def test_password_and_tls_and_no_word_of_them(start: Start, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with RedisServer(tmp_path, password=PASSWORD, tls=authority.issue("redis")) as redis:
-        url = f'url: "rediss://:${{REDIS_PASSWORD}}@127.0.0.1:{redis.port}"'
+        url = f'url: "rediss://127.0.0.1:{redis.port}", password: "${{REDIS_PASSWORD}}"'
         right = start(f"{url}, ca: {authority.file}, timeout: 5s", env={"REDIS_PASSWORD": PASSWORD})
         up(right)
         assert statuses(right, 1) == [200]

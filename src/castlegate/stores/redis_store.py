@@ -223,6 +223,8 @@ class RedisStore:
             more["ssl_ca_certs"] = str(self._folder / settings.ca)
         return Redis.from_url(
             settings.url,
+            username=settings.user,
+            password=settings.password,
             max_connections=settings.connections + 1,
             socket_connect_timeout=settings.timeout,
             retry=Retry(NoBackoff(), 0),

@@ -28,8 +28,11 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     """`memory`: each instance counts for itself. `redis`: all that use the same Redis count rates and quotas together,
     exactly; every request that is limited then asks it. Concurrency is counted by each instance in either case."""
     url: str | None = None
-    """Of Redis 5 or later: `redis://[user:password@]host:port[/number]`, or `rediss://` for TLS. Take passwords from
-    the environment: `redis://:${REDIS_PASSWORD}@redis:6379`. Clusters are not supported."""
+    """Of Redis 5 or later: `redis://host:port[/number]`, or `rediss://` for TLS. Clusters are not supported."""
+    user: str | None = None
+    """Who to be towards Redis; its default user if nothing is said."""
+    password: str | None = None
+    """From the environment or a file: `${REDIS_PASSWORD}`, `${file:/run/secrets/redis}`."""
     lost: Literal["local", "refuse"] = "local"
     """What becomes of limited requests while Redis does not answer: `local` has each instance count for itself in its
     memory, from nothing, until it is back; `refuse` answers 503. Either is done at once, without waiting for Redis."""
@@ -49,9 +52,12 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
         if not _PREFIX.fullmatch(self.prefix):
             at.field("prefix").mistake("a prefix has up to 64 letters, digits and '_', '.', ':', '-'")
         if self.store != "redis":
-            if self.url is not None:
-                at.field("url").mistake("this goes with 'store: redis'")
+            for field in ("url", "user", "password", "ca"):
+                if getattr(self, field) is not None:
+                    at.field(field).mistake("this goes with 'store: redis'")
             return
+        if self.user is not None and self.password is None:
+            at.field("user").mistake("a 'user' goes with a 'password'")
         if importlib.util.find_spec("redis") is None:
             at.field("store").mistake("the package for Redis is not installed: pip install 'castlegate[redis]'")
         if self.url is None:
@@ -70,6 +76,8 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
         except ValueError:
             sound = False
         if not sound:
-            at.mistake("expected redis://[user:password@]host:port[/number], or rediss:// for TLS")
+            at.mistake("expected redis://host:port[/number], or rediss:// for TLS")
+        elif "@" in found.netloc:
+            at.mistake("who to be stands in 'user' and 'password', not in the URL")
         elif self.ca is not None and found.scheme != "rediss":
             at.mistake("'ca' goes with rediss://, which is TLS")

@@ -150,10 +150,10 @@ class Quota:
     def take(self, request: Request) -> bytes | Exceeded:
         """Count it if it is admitted; the item of RateLimit. Raises `RequestRefused`."""
         now = time.time()
+        ends = end_of(self._window, now)
         made = self._hash.copy()
         made.update(self._key_of(request))
-        used = self._quotas.take(made.digest(), self._amount, end_of(self._window, now), now)
-        return self.answered(used)
+        return self._answer(self._quotas.take(made.digest(), self._amount, ends, now), ends - now)
 
     def give_back(self, request: Request) -> None:
         """It was counted, and another limit refused it."""
@@ -171,7 +171,10 @@ class Quota:
     def answered(self, used: int) -> bytes | Exceeded:
         """`used`: with this one; negative: all of it is."""
         now = time.time()
-        wait = max(1, math.ceil(end_of(self._window, now) - now))
+        return self._answer(used, end_of(self._window, now) - now)
+
+    def _answer(self, used: int, left: float) -> bytes | Exceeded:
+        wait = max(1, math.ceil(left))
         if used >= 0:
             return self._room % (self._amount - used, wait)
         self._identity.refused.value += 1

@@ -146,11 +146,11 @@ class Limit:
 
     def wrap(self, inner: Handler) -> Handler:
         """Answers tell what is left."""
-        store = self._store
+        store, plain, slots, own, line = self._store, self._plain, self._slots, self._own, self._policy
 
         async def handle(request: Request) -> Response:
-            counted, policy = self._plain, self._policy
-            if self._own:
+            counted, policy = plain, line
+            if own:
                 counted = self._held_to(request)
                 policy = self._policy_of(counted)
             try:
@@ -158,7 +158,7 @@ class Limit:
                     found = await self._ask(store, counted, request)
                 else:
                     found = _count(counted, request)
-                    if self._slots and not isinstance(found, Exceeded):
+                    if slots and not isinstance(found, Exceeded):
                         found = self._hold(found, counted, request)
             except GatewayError as error:
                 return problem(error, request)
@@ -166,7 +166,7 @@ class Limit:
                 return _refuse(found, request, policy)
             response = await inner(request)
             left = b"ratelimit: %b\r\n" % b", ".join(found)
-            response.headers = Headers([*response.headers.lines, b"ratelimit-policy: %b\r\n" % policy, left])
+            response.headers = Headers([*response.headers.lines, policy, left])
             return response
 
         return handle
@@ -177,7 +177,7 @@ class Limit:
         ]
 
     def _policy_of(self, counted: Sequence[_Measure]) -> bytes:
-        return b", ".join([measure.policy for measure in (*counted, *self._slots)])
+        return b"ratelimit-policy: %b\r\n" % b", ".join([measure.policy for measure in (*counted, *self._slots)])
 
     def _hold(self, items: list[bytes], counted: Sequence[_Counted], request: Request) -> list[bytes] | Exceeded:
         """Slots: those that are held are released at the request's end, refused or not. If there are none, what was
@@ -258,5 +258,6 @@ def _judged(counted: Sequence[_Counted], values: list[int], held: list[bytes]) -
 
 
 def _refuse(found: Exceeded, request: Request, policy: bytes) -> Response:
-    fields = (b"retry-after", b"%d" % found.wait), (b"ratelimit-policy", policy), (b"ratelimit", found.item)
+    told = policy.rstrip().partition(b": ")[2]
+    fields = (b"retry-after", b"%d" % found.wait), (b"ratelimit-policy", told), (b"ratelimit", found.item)
     return problem(RequestRefused(found.kind, found.detail, headers=fields), request)

@@ -91,29 +91,19 @@ class ConcurrencyLimit(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown
 class Limits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How often a route may be called."""
 
-    limit: str | RateLimit | list[RateLimit] | None = None
+    limit: RateLimit | list[RateLimit] | None = None
     """How often: a rate such as `100/min` for each client's address, or one or several with more said of them. More
     are answered 429. `[]` takes away what `defaults` say."""
     quota: QuotaLimit | list[QuotaLimit] | None = None
     """How many in a day or month, for each principal if nothing else is said. More are answered 429."""
-    concurrency: int | ConcurrencyLimit | list[ConcurrencyLimit] | None = None
+    concurrency: ConcurrencyLimit | list[ConcurrencyLimit] | None = None
     """How many at once: a number for the whole route, or one or several with more said of them. More are answered
     503."""
-
-    def check(self, at: Place) -> None:
-        """The short forms."""
-        if isinstance(self.limit, str):
-            try:
-                parse_rate(self.limit)
-            except ValueError as error:
-                at.field("limit").refuse(self.limit, error)
-        if isinstance(self.concurrency, int) and not 1 <= self.concurrency < 2**31:
-            at.field("concurrency").mistake(f"must be at least 1, found {self.concurrency}")
 
     @property
     def rates(self) -> list[RateLimit]:
         """Of `limit`."""
-        return _listed(RateLimit(rate=self.limit) if isinstance(self.limit, str) else self.limit)
+        return _listed(self.limit)
 
     @property
     def quotas(self) -> list[QuotaLimit]:
@@ -123,8 +113,7 @@ class Limits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     @property
     def slots(self) -> list[ConcurrencyLimit]:
         """Of `concurrency`."""
-        said = self.concurrency
-        return _listed(ConcurrencyLimit(most=said) if isinstance(said, int) else said)
+        return _listed(self.concurrency)
 
 
 S = TypeVar("S")
