@@ -394,6 +394,11 @@ class Reply:
         self.headers = headers
         self.body = body
 
+    def close(self) -> None:
+        """Nobody takes it."""
+        if not isinstance(self.body, bytes):
+            self.body.close()
+
 
 Handler = Callable[[Request], Awaitable[Response]]
 Caller = Callable[[Call], Awaitable[Reply]]

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from tests.conftest import Broker
 from tests.kafka.calls import make_call, running
 from tests.kafka.echo import Echo, asked
+from tests.testbeds.cancelling import cancelled_when_settled
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.services import Service, start_nest
 from tests.testbeds.topics import create_topics
@@ -382,5 +383,33 @@ async def test_a_stream_whose_inbox_is_made_anew_is_cut_since_values_may_be_miss
             assert raised.value.kind is Kinds.BROKER_UNAVAILABLE
             assert len(rig.engine.pending) == 0
             await rig.until(lambda: rig.engine.state.ready)
+    finally:
+        await asyncio.to_thread(service.stop)
+
+
+async def test_a_stream_that_nobody_took_since_its_caller_was_cancelled_is_over(broker: Broker) -> None:
+    name = f"s{uuid4().hex[:8]}"
+    create_topics(broker.bootstrap, {f"{name}.do": 1})
+    service = Echo(broker.bootstrap, f"{name}.do")
+    try:
+        async with running(
+            broker.bootstrap, lambda rig: rig.caller(name, "do", dialect="nest"), inbox=f"{name}.replies"
+        ) as rig:
+            caller = rig.engine.service(name, KafkaService(dialect="nest")).bind("do", "stream")
+            await rig.until(lambda: rig.engine.state.ready)
+            for asked_before in range(2):
+                call = make_call(b"{}", deadline=rig.timer.now() + 20, timeout=20.0)
+                task = cancelled_when_settled(cast("Coroutine[Any, Any, Reply]", caller(call)))
+                await rig.until(lambda asked_before=asked_before: len(service.seen) > asked_before)
+                request = asked(service.seen[-1])
+                headers = [("kafka_correlationId", request["kafka_correlationId"])]
+                service.send(
+                    request["kafka_replyTopic"].decode(), int(request["kafka_replyPartition"]), headers, b'{"n":1}'
+                )
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert len(rig.engine.pending) == 0
+                assert rig.engine.flows._open == 0
+            assert rig.count("castlegate_kafka_streams_total", end="client_gone") == 2
     finally:
         await asyncio.to_thread(service.stop)

@@ -52,7 +52,7 @@ class Answers:
         async def ask() -> None:
             status, fields, body, error = None, b"", b"", None
             try:
-                reply: Reply = await connection.send(call, b"", self.loop.time() + 1000)
+                reply: Reply = await connection.send(call, b"", self.loop.time() + 1000, None)
                 status, fields = reply.status, reply.headers.wire
                 if isinstance(reply.body, Body):
                     while chunk := await reply.body.read():

@@ -27,8 +27,9 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self.file = folder / f"{name}.pem"
-        builder = _builder(self._name, self._name, self._key.public_key(), 3650)
+        builder = self._builder(self._name, self._key.public_key(), 3650)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
         self._certificate = builder.sign(self._key, hashes.SHA256())
         self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
 
@@ -47,8 +48,9 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(each) for each in ((name,) if hosts is None else hosts)]
         addresses = [x509.IPAddress(IPv4Address("127.0.0.1"))] if hosts is None else []
-        builder = _builder(_name(name), self._name, key.public_key(), days)
+        builder = self._builder(_name(name), key.public_key(), days)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
         builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
         pair = Pair(self._folder / f"{at or name}.crt", self._folder / f"{at or name}.key")
         pair.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
@@ -68,6 +70,18 @@ class Authority:
         written = self.file.with_suffix(".new")
         written.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         return written.replace(self.file.with_suffix(".crl"))
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, days: float) -> x509.CertificateBuilder:
+        """With what RFC 5280 asks for: since Python 3.13 clients refuse certificates without it."""
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return (
+            x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
+            .not_valid_before(yesterday)
+            .not_valid_after(yesterday + timedelta(days=days))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(by, critical=False)
+        )
 
     def trusting(self) -> ssl.SSLContext:
         """A client's context that trusts this authority alone and offers HTTP/1.1."""
@@ -92,10 +106,15 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)])
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: float
-) -> x509.CertificateBuilder:
-    yesterday = datetime.now(UTC) - timedelta(days=1)
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
-    builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(yesterday).not_valid_after(yesterday + timedelta(days=days))
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -29,7 +29,7 @@ def test_a_line_is_waited_for_and_output_kept(tmp_path: Path) -> None:
 
 
 def test_lines_said_before_can_be_left_out() -> None:
-    with _python("print('go'); input()") as program:
+    with _python("print('go'); import signal; signal.pause()") as program:
         program.wait_for_line("go")
         with pytest.raises(ProgramFailed):
             program.wait_for_line("go", timeout_s=0.1, after=program.line_count)

@@ -22,9 +22,11 @@ from castlegate.doctor.roundtrip import round_trip
 from castlegate.doctor.topics import Need, Seen, limits, look, may_create
 from castlegate.document import Document, load
 from castlegate.telemetry.metrics import Registry
+from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka
+from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
 _ROUND_TRIP = 4  # times the within: to find the ends, to be assigned, to come back, and some slack
@@ -51,7 +53,9 @@ async def _examine(path: Path, within: float, tell: Callable[[Finding], None]) -
     groups: list[Coroutine[Any, Any, list[Finding]]] = [_machine(document, within, tell)]
     for name, service in document.services.items():
         if service.http is not None:
-            groups += [_instance(name, url, within, tell) for url in service.http.instances]
+            upstream = generation.upstreams[name]
+            certificates = upstream.certificates if isinstance(upstream, HttpUpstream) else None
+            groups += [_instance(name, url, certificates, within, tell) for url in service.http.instances]
     if generation.engine is not None:
         groups.append(_Kafka(generation, generation.engine, within, tell).examine())
     findings = [finding for group in await asyncio.gather(*groups) for finding in group]
@@ -66,8 +70,10 @@ async def _machine(document: Document, within: float, tell: Callable[[Finding], 
     return found
 
 
-async def _instance(name: str, url: str, within: float, tell: Callable[[Finding], None]) -> list[Finding]:
-    finding = await services.instance(name, url, within)
+async def _instance(
+    name: str, url: str, certificates: ServiceCertificates | None, within: float, tell: Callable[[Finding], None]
+) -> list[Finding]:
+    finding = await services.instance(name, url, certificates, within)
     tell(finding)
     return [finding]
 

@@ -83,4 +83,4 @@ class Exchange:
         log = listener.log
         if log is not None:
             body = request.body
-            log.write(self, len(body) if isinstance(body, bytes) else body.received, seconds, None)
+            log.write(self, len(body) if isinstance(body, bytes) else body.received, seconds, request.principal)

@@ -17,6 +17,7 @@ from castlegate.message import Budget, Handler, Headers, Request, Response
 from castlegate.problem import problem
 from castlegate.sketch import Description, Record, Sketch
 
+_CONTEXT = frozenset((b"x-request-id", b"traceparent", b"tracestate"))  # written by the gateway alone
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -82,7 +83,8 @@ class EventPlan:
         body = request.body
         assert isinstance(body, bytes)
         value = self._send.render(request, NO_PARTS) if self._send is not None else body or b"{}"
-        headers = [(name.decode("latin-1"), text) for name, text in self._fields.apply(Headers(), request).pairs()]
+        said = self._fields.apply(Headers(), request).pairs()
+        headers = [(name.decode("latin-1"), text) for name, text in said if name not in _CONTEXT]
         headers.append(("x-request-id", request.id))
         headers.append(("traceparent", request.trace.traceparent))
         if request.trace.state is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
 
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka
+
+_START_S = 15.0  # for the program to say that it listens
 
 
 @contextlib.contextmanager
@@ -20,7 +23,8 @@ def embedded_broker(kafka: Kafka | None) -> Iterator[None]:
     broker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)  # noqa: S603
     try:
         assert broker.stdout is not None
-        if not broker.stdout.readline().startswith(b"listening on "):
+        told, _, _ = select.select([broker.stdout], [], [], _START_S)
+        if not told or not broker.stdout.readline().startswith(b"listening on "):
             raise OSError(f"the embedded broker did not start on {EMBEDDED}")
         yield
     finally:

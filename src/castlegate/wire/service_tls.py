@@ -74,6 +74,11 @@ class ServiceCertificates:
         settings = self._settings
         return [self._folder / name for name in (settings.ca, settings.cert, settings.key) if name]
 
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What connections are made with now."""
+        return self._context
+
     def reload(self) -> list[str]:
         """See `FromFiles`."""
         report = Report(self._folder)

@@ -135,8 +135,11 @@ class HttpUpstream:
             self._results.child(self._name, failed.kind.name).value += 1
             raise
         except asyncio.CancelledError:
-            if connection is not None and waiter is not None and not waiter.done():
-                connection.abandon()
+            if connection is not None and waiter is not None:
+                if not waiter.done():
+                    connection.abandon()
+                elif not waiter.failed():
+                    waiter.result().close()  # it came in the same moment
             raise
         finally:
             if uploads is not None:

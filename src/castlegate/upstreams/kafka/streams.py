@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 NDJSON = b"application/x-ndjson"
 _JSON = b"application/json"
 _BYTES = b"application/octet-stream"
+_NO_HEADERS: SentHeaders = []
 
 
 def json_line(reply: Reply) -> bytes:
@@ -61,7 +62,7 @@ def interrupt(sinks: Iterable[Sink]) -> None:
     """Records will be read a second time, or be missed: whoever collects values would get a wrong answer."""
     detail = "The place in the reply topic was lost."
     for sink in sinks:
-        if isinstance(sink, Values):
+        if isinstance(sink, (AllValues, StreamedValues)):
             sink.fail(CallFailed(Kinds.BROKER_UNAVAILABLE, Outcome.UNKNOWN, detail))
 
 
@@ -121,8 +122,8 @@ class Alarm:
         self._ring()
 
 
-class Values:
-    """What both sinks have in common."""
+class ReplySink:
+    """What all sinks have in common."""
 
     __slots__ = ("_decode", "_engine", "done", "headers", "waiter")
 
@@ -132,7 +133,7 @@ class Values:
         self._decode = dialect.decode
         self._engine = engine
         self.done = False
-        self.headers: SentHeaders = []
+        self.headers: SentHeaders = _NO_HEADERS
         self.waiter: Waiter[Reply] = Waiter()
 
     def feed(self, headers: ReceivedHeaders, value: bytes | None) -> str:
@@ -173,7 +174,7 @@ class Values:
         self.waiter.fail(error)
 
 
-class AllValues(Values):
+class AllValues(ReplySink):
     """The sink of a call that wants all values, as a JSON array. Status and fields are those of the first record."""
 
     __slots__ = ("_first", "_lines", "_size")
@@ -208,7 +209,7 @@ class AllValues(Values):
         self.waiter.settle(Reply(_status(first), _typed(first, _JSON), b"[%b]" % b",".join(self._lines)))
 
 
-class StreamedValues(Values):
+class StreamedValues(ReplySink):
     """The sink of a call that wants values as they come. Status and fields are those of the first record."""
 
     __slots__ = ("_body", "_flows", "_heard", "_idle", "_over", "_slow", "_taken", "correlation_id", "flowing")

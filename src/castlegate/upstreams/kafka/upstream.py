@@ -6,28 +6,25 @@ and waits for its sink.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
-
-from confluent_kafka import KafkaError, Message
 
 from castlegate.config.units import write_seconds
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply, ReplyMode
 from castlegate.sketch import Described, Description, Sketch
-from castlegate.upstreams.kafka.client import log
 from castlegate.upstreams.kafka.context import DEADLINE, NAMES, Forwarding, add_context, said_by_endpoint
 from castlegate.upstreams.kafka.delivery import not_sent
-from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, ReplyAddress, SentHeaders, Value
+from castlegate.upstreams.kafka.dialects.dialect import Answer, Dialect, ReplyAddress, SentHeaders, Value
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
 from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
 from castlegate.upstreams.kafka.dialects.spring import Spring
 from castlegate.upstreams.kafka.dialects.zilla import Zilla
-from castlegate.upstreams.kafka.pending import MALFORMED, OK, PendingFull
+from castlegate.upstreams.kafka.pending import PendingFull
 from castlegate.upstreams.kafka.settings import KafkaOperation, KafkaService
-from castlegate.upstreams.kafka.streams import AllValues, StreamedValues
-from castlegate.waiting import Waiter
+from castlegate.upstreams.kafka.streams import AllValues, ReplySink, StreamedValues
 
 if TYPE_CHECKING:
     from castlegate.upstreams.kafka.engine import Engine
@@ -41,7 +38,6 @@ _DIALECTS: dict[str, Callable[[KafkaService, KafkaOperation], Dialect]] = {
 }
 _DEFAULT = KafkaOperation()
 _SOME_PARTITION = 2**31 - 1  # stands for the one that a worker will read
-_NO_HEADERS: SentHeaders = []
 
 
 class KafkaUpstream:
@@ -136,8 +132,11 @@ class Operation:
         """Where its replies come to."""
         return self._mailbox.topic
 
-    async def __call__(self, call: Call) -> Reply:
+    def __call__(self, call: Call) -> Awaitable[Reply]:
         """Ask the service. Raises `CallFailed`."""
+        return self._ask(call, self._new_sink(self._dialect, self._engine))
+
+    async def _ask(self, call: Call, sink: AnySink) -> Reply:
         timer = self._timer
         now = timer.now()
         deadline = call.until(now)
@@ -150,7 +149,6 @@ class Operation:
         if deadline <= now:
             raise not_sent(Kinds.TIMEOUT)
         pending = self._pending
-        sink = self._new_sink(self._dialect, self._engine)
         try:
             correlation_id = pending.open(sink)
         except PendingFull:
@@ -161,6 +159,10 @@ class Operation:
             reply = await sink.waiter
             self._seconds.observe(timer.now() - now)
             return reply
+        except asyncio.CancelledError:
+            if sink.waiter.done() and not sink.waiter.failed():
+                sink.waiter.result().close()  # it came in the same moment
+            raise
         finally:
             timer.remove(sink, deadline)
             if not sink.flowing:  # else it is closed at the end of the stream
@@ -194,18 +196,14 @@ class ValuesOperation(Operation):
 
     __slots__ = ()
 
-    async def __call__(self, call: Call) -> Reply:
-        """Ask the service. Raises `CallFailed`."""
+    async def _ask(self, call: Call, sink: AnySink) -> Reply:
         flows = self._engine.flows
         flows.enter()
         try:
-            reply = await super().__call__(call)
-        except BaseException:
-            flows.leave()
-            raise
-        if isinstance(reply.body, bytes):
-            flows.leave()  # else its sink does when it is over
-        return reply
+            return await super()._ask(call, sink)
+        finally:
+            if not sink.flowing:  # else it leaves when it is over
+                flows.leave()
 
     def _send(self, call: Call, correlation_id: bytes, sink: AnySink, now: float, deadline: float) -> None:
         if isinstance(sink, StreamedValues):
@@ -213,60 +211,25 @@ class ValuesOperation(Operation):
         super()._send(call, correlation_id, sink, now, deadline)
 
 
-class LastValue:
+class LastValue(ReplySink):
     """The sink of a call that wants one reply: of several values, the last."""
 
-    __slots__ = ("_decode", "_engine", "_value", "done", "headers", "waiter")
-
-    flowing = False
+    __slots__ = ("_value",)
 
     def __init__(self, dialect: Dialect, engine: Engine) -> None:
-        self._decode = dialect.decode
-        self._engine = engine
+        super().__init__(dialect, engine)
         self._value: Reply | None = None
-        self.done = False
-        self.headers: SentHeaders = _NO_HEADERS
-        self.waiter: Waiter[Reply] = Waiter()
 
-    def feed(self, headers: ReceivedHeaders, value: bytes | None) -> str:
-        """One record of the reply."""
-        try:
-            answer = self._decode(headers, value)
-        except CallFailed as failure:
-            self.done = True
-            self.waiter.fail(failure)
-            return MALFORMED if failure.kind is Kinds.BAD_ANSWER else OK
-        except Exception:  # noqa: BLE001 - logged below
-            # A mistake of ours about one reply is no reason to lose the others of its batch.
-            log.exception("a reply could not be decoded")
-            self.done = True
-            self.waiter.fail(CallFailed(Kinds.BAD_ANSWER, Outcome.ANSWERED))
-            return MALFORMED
+    def _take(self, answer: Answer) -> None:
         if isinstance(answer, Value):
             if not answer.last:
                 self._value = answer.reply
-                return OK
+                return
             reply = answer.reply
         else:
             reply = answer.empty if self._value is None else self._value
         self.done = True
         self.waiter.settle(reply)
-        return OK
-
-    def on_report(self, error: KafkaError | None, message: Message) -> None:
-        """The record could not be delivered: from within a poll, so no more than noted here."""
-        if error is not None:
-            self._engine.producers.failed.append((self, error, message))
-
-    def fail(self, error: CallFailed) -> None:
-        """There will be no reply."""
-        self.waiter.fail(error)
-
-    def expire(self) -> None:
-        """The deadline has passed."""
-        self._engine.look_soon()
-        detail = "The service did not answer in time."
-        self.waiter.fail(CallFailed(Kinds.TIMEOUT, Outcome.UNKNOWN, detail))
 
 
 AnySink = LastValue | AllValues | StreamedValues
