@@ -212,6 +212,11 @@ def test_a_reload_keeps_the_counts_of_limits_that_did_not_change(tmp_path: Path,
         gateway.program.send_signal(signal.SIGHUP)
         gateway.program.wait_until(lambda: gateway.workers()[0]["version"] == 3, "the reload")
         assert statuses(client, 5) == [200, 200, 200, 200, 429]
+    for more in ("limits: {keys: 10}", "state: elsewhere"):
+        gateway.rewrite(config(origin, "limit: 4/h", more))
+        gateway.program.send_signal(signal.SIGHUP)
+        name = more.replace(": {", ".").partition(":")[0]
+        gateway.program.wait_for_line(f"'{name}' cannot be changed by a reload")
     gateway.stop()
 
 
@@ -267,6 +272,9 @@ def wait_for(predicate: Any, timeout_s: float = 5.0) -> None:
         time.sleep(0.01)
 
 
+GONE = 'castlegate_requests_total{route="GET /x",status="499"}'
+
+
 def test_slots_of_clients_that_disappear_are_free_again(tmp_path: Path, origin: Origin) -> None:
     held = origin.script = Holding()
     gateway = Gateway(tmp_path, config(origin, "concurrency: {most: 1, per: address}"))
@@ -276,7 +284,8 @@ def test_slots_of_clients_that_disappear_are_free_again(tmp_path: Path, origin: 
             assert held.arrived.acquire(timeout=5)
             assert asked(gateway) == 503
         # The slot is free when the gateway has seen the client's end: the next one is held by the service again.
-        wait_for(lambda: gateway.metrics().get('castlegate_requests_total{route="GET /x",status="499"}') == number + 1)
+        gone = number + 1
+        wait_for(lambda gone=gone: gateway.metrics().get(GONE) == gone)
     held.go_on.set()
     wait_for(lambda: asked(gateway) == 200)
     gateway.stop()
