@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,12 +40,14 @@ _HEADERS = {
 }
 
 _SCRIPT = """\
-local paths = {{{paths}}}
+local paths, tokens = {{{paths}}}, {{{tokens}}}
 local requests, next_one = {{}}, 0
 init = function(args)
   local body = {body} > 0 and string.rep("x", {body}) or nil
-  for i, path in ipairs(paths) do
+  for i = 1, math.max(#paths, #tokens) do
+    local path = paths[(i - 1) % #paths + 1]
     local headers = {{{headers}}}
+    if #tokens > 0 then headers["Authorization"] = "Bearer " .. tokens[i] end
     if {vary} then headers["Referer"] = "https://shop.example/orders?page=" .. i end
     requests[i] = wrk.format("{method}", path, headers, body)
   end
@@ -95,6 +97,7 @@ class Load:
     method: str = "GET"
     body: int = 0  # bytes
     vary: bool = False
+    tokens: Sequence[str] = ()  # carried in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,18 @@ def compare(
     """Measure the subjects in turn, print a table, write the JSON; 1 if any request failed. `own`: whose CPU is
     divided by each other's.
     """
+    medians, memory = measure_all(subjects, load, options, warm_up_s=warm_up_s)
+    _print_table(title, medians, own)
+    print("\npeak memory: " + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in memory.items()))
+    if options.json:
+        options.json.write_text(json.dumps(_result(medians, own), indent=2) + "\n")
+    return tell_failures(medians)
+
+
+def measure_all(
+    subjects: Sequence[Subject], load: Load, options: Options, *, warm_up_s: int
+) -> tuple[dict[tuple[str, int], Sample], dict[str, int]]:
+    """Measure the subjects in turn: the medians by name and connections, and the peak memory by name."""
     chosen = [subject for subject in subjects if options.subjects is None or subject.name in options.subjects]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="castlegate-bench-")))
@@ -151,11 +166,11 @@ def compare(
                 _say(f"warming up {name}, connections: {connections}")
                 measure(one, script, connections, warm_up_s)
         medians = _rounds(running, script, load.connections, options)
-        memory = {name: peak_memory(one.program.pid) for name, one in running.items()}
-    _print_table(title, medians, own)
-    print("\npeak memory: " + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in memory.items()))
-    if options.json:
-        options.json.write_text(json.dumps(_result(medians, own), indent=2) + "\n")
+        return medians, {name: peak_memory(one.program.pid) for name, one in running.items()}
+
+
+def tell_failures(medians: dict[tuple[str, int], Sample]) -> int:
+    """1, and a word on stderr, if any request failed."""
     failed = [f"{name} at {count}" for (name, count), sample in medians.items() if sample.failed]
     if failed:
         print(f"requests failed: {', '.join(failed)}; these figures say nothing", file=sys.stderr)
@@ -218,13 +233,14 @@ def _memory(root: int, row: str) -> int:
 def wait_until_serves(running: Running, load: Load) -> None:
     """Wait until the subject answers with 200."""
     path = load.paths[0]
-    running.program.wait_until(lambda: _status(running.url, path, load.method) == 200, f"200 for {path}", 60)
+    fields = {**_HEADERS, **({"Authorization": f"Bearer {load.tokens[0]}"} if load.tokens else {})}
+    running.program.wait_until(lambda: _status(running.url, path, load.method, fields) == 200, f"200 for {path}", 60)
 
 
-def _status(url: str, path: str, method: str) -> int | None:
+def _status(url: str, path: str, method: str, fields: Mapping[str, str]) -> int | None:
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request(method, path, body=b"x" if method == "POST" else None, headers=_HEADERS)
+        connection.request(method, path, body=b"x" if method == "POST" else None, headers=fields)
         return connection.getresponse().status
     return None
 
@@ -292,6 +308,7 @@ def _script(load: Load) -> str:
         method=load.method,
         body=load.body,
         vary=str(load.vary).lower(),
+        tokens=", ".join(f'"{token}"' for token in load.tokens),
         paths=", ".join(f'"{path}"' for path in load.paths),
         headers=", ".join(f'["{name}"] = "{value}"' for name, value in _HEADERS.items()),
     )

@@ -9,9 +9,9 @@ from benchmarks.measure import SUBJECT_CORE, CannotMeasure, Running, Subject, pi
 from tests.testbeds.processes import Program, free_port
 
 
-def castlegate(config: str, env: Mapping[str, str], *, cores: int = 1) -> Subject:
+def castlegate(config: str, env: Mapping[str, str], *, cores: int = 1, name: str = "castlegate") -> Subject:
     """The gateway with this configuration, whose variables are `env`, PORT, ADMIN_PORT and ACCESS_LOG."""
-    return Subject("castlegate", lambda folder: _start(config, env, folder, cores))
+    return Subject(name, lambda folder: _start(config, env, folder, cores))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ A tree over the path leads to the few routes of a collection: Envoy would else t
 import contextlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,16 @@ _LOGGED = {
 }
 
 
-def envoy(origin_port: int) -> Subject:
-    """Envoy in front of the origin."""
-    return Subject("envoy", lambda folder: _start(origin_port, folder))
+def envoy(origin_port: int, *, name: str = "envoy", filters: Sequence[dict[str, Any]] = ()) -> Subject:
+    """Envoy in front of the origin, with further filters before its router."""
+    return Subject(name, lambda folder: _start(origin_port, folder, filters))
 
 
 @contextlib.contextmanager
-def _start(origin_port: int, folder: Path) -> Iterator[Running]:
+def _start(origin_port: int, folder: Path, filters: Sequence[dict[str, Any]]) -> Iterator[Running]:
     port = free_port()
     config = folder / "envoy.json"
-    config.write_text(json.dumps(_config(port, origin_port, folder / "access.log"), indent=1))
+    config.write_text(json.dumps(_config(port, origin_port, folder / "access.log", filters), indent=1))
     flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
     command: list[str | Path] = [_binary(), "-c", config, *flags]
     with Program(pinned(SUBJECT_CORE, command), name="envoy") as program:
@@ -57,7 +57,7 @@ def _binary() -> Path:
     return Path(package.origin).parent / "_bin" / "envoy"
 
 
-def _config(port: int, origin_port: int, log: Path) -> dict[str, Any]:
+def _config(port: int, origin_port: int, log: Path, filters: Sequence[dict[str, Any]]) -> dict[str, Any]:
     manager = {
         "@type": f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
@@ -86,7 +86,8 @@ def _config(port: int, origin_port: int, log: Path) -> dict[str, Any]:
             "virtual_hosts": [{"name": "all", "domains": ["*"], "matcher": _matcher()}],
         },
         "http_filters": [
-            {"name": "router", "typed_config": {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router"}}
+            *filters,
+            {"name": "router", "typed_config": {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router"}},
         ],
     }
     listener = {

@@ -6,27 +6,36 @@ A `Generation` is a router with its callers and the resources behind them. Build
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from castlegate.calls.plan import CallPlan
-from castlegate.config.report import Report
+from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.guards.identity import Identify, identify
 from castlegate.guards.retry import Retry
+from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
+from castlegate.issuer.families import Bounds, Families
+from castlegate.issuer.file import FileFamilies
+from castlegate.issuer.keys import load_keys
+from castlegate.issuer.settings import DEFAULT_TOPIC
+from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Means
 from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
+from castlegate.policies.authorize import authorize
 from castlegate.policies.cors import CorsPolicy, cors
 from castlegate.policies.limits.policy import limit, limit_addresses
-from castlegate.policies.origin import check_origin
+from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import DescribedPolicy, Site
 from castlegate.policies.secure import Secure, secure
 from castlegate.policies.validate import validate
@@ -34,6 +43,12 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.authorizer import AuthorizerScheme
+from castlegate.schemes.certificate import CertificateScheme
+from castlegate.schemes.introspection import IntrospectionScheme
+from castlegate.schemes.issued import IssuedTokens
+from castlegate.schemes.jwt import JwtScheme
+from castlegate.schemes.keys import KeysScheme
 from castlegate.schemes.scheme import Scheme
 from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
@@ -57,13 +72,23 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
     limit_addresses,
     authenticate,
     check_origin,
+    authorize,
     limit,
     validate,
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
-SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {}
+SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
+    "issuer": IssuedTokens,
+    "jwt": JwtScheme,
+    "authorizer": AuthorizerScheme,
+    "certificate": CertificateScheme,
+    "introspection": IntrospectionScheme,
+    "keys": KeysScheme,
+}
 """What makes each kind of scheme of its name and its settings."""
+
+MakeEndpoint = Callable[[RouteSettings, Site, float, RouteLimits], Handler]
 
 _TURN = 8  # routes compiled between two turns of the loop: what a reload may hold requests up for
 
@@ -98,7 +123,7 @@ class Generation:
         self._timer = timer
         self._registry = registry
         self._previous = previous
-        self._routes = {name: self.document.effective(route) for name, route in self.document.routes.items()}
+        self._routes = {name: self.document.effective(route) for name, route in self.document.every_route().items()}
         self.engine: Engine | None = None
         kafka = self.document.kafka
         if kafka is not None:
@@ -122,6 +147,7 @@ class Generation:
         self._resources: Resources = Resources(None if previous is None else previous._resources)
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self._previous = None  # what is not carried over is not kept alive
+        self._issuer = self._make_issuer()
         self._schemes: dict[str, Scheme] = {}
         self._means = Means(
             resources=self._resources,
@@ -134,9 +160,14 @@ class Generation:
             limits=self.document.limits,
             caller=lambda call: self._caller(call, "last"),
             fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, self._report.folder),
+            own=None if self._issuer is None else self._issuer.tokens,
         )
+        self.told_names = self.document.told_names()
+        """Fields of clients that nobody gets: see `Document.told_names`."""
+        self._identities: dict[str, Identify | None] = {}  # of each service
         for name, said in self.document.auth.items():
             self._schemes[name] = SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
+        self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -148,6 +179,8 @@ class Generation:
             routes.append(self._route(name))
             if number % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
+        if self._issuer is not None:
+            routes += self._issuer_routes(self._issuer)
         self.router = Router(routes)
         self._report.raise_if_any()
 
@@ -169,6 +202,9 @@ class Generation:
     def topics(self) -> frozenset[str]:
         """Those of Kafka that its routes write to and read from."""
         used = {route.publish for route in self.document.routes.values() if route.publish is not None}
+        issuer = self.document.issuer
+        if issuer is not None and issuer.state.file is None:
+            used.add(issuer.state.topic or DEFAULT_TOPIC)
         for upstream in self.upstreams.values():
             if not isinstance(upstream, HttpUpstream):
                 used |= upstream.topics()
@@ -189,10 +225,11 @@ class Generation:
 
     def readiness(self) -> Readiness:
         """Ready while at least one route can be served."""
+        problem = "" if self._issuer is None else self._issuer.problem
         if self.engine is None:
-            return Readiness(True)
+            return Readiness(True, problem)
         if self.engine.state.ready:
-            return Readiness(True, self.engine.state.reason)
+            return Readiness(True, "; ".join(filter(None, (self.engine.state.reason, problem))))
         services = self.document.services
         http = any(
             route.call is not None and services[route.call.partition(".")[0]].http is not None
@@ -223,6 +260,7 @@ class Generation:
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
         timeouts = [route.timeout or DEFAULT_TIMEOUT for route in self._routes.values()]
+        timeouts += [each.authorizer.timeout for each in self.document.auth.values() if each.authorizer is not None]
         for service in self.document.services.values():
             if service.kafka is not None:
                 timeouts += [each.timeout for each in service.kafka.operations.values() if each.timeout is not None]
@@ -244,20 +282,23 @@ class Generation:
         return self.engine.service(name, service.kafka)
 
     def _route(self, name: str) -> tuple[RouteKey, Route]:
-        said, at = self.document.routes[name], self._report.place("routes", name)
+        return self._compiled(name, self.document.routes[name], self._report.place("routes", name), self._endpoint)
+
+    def _compiled(self, name: str, said: RouteSettings, at: Place, endpoint: MakeEndpoint) -> tuple[RouteKey, Route]:
         key = parse_key(name, at)
         assert key is not None, "the document was checked"
         settings = self._routes[name]
         limits = settings.limits or RouteLimits()
         timeout = self._timeout(said, settings)
-        site = Site(name, key, self.document.scope(key, settings), at, limits.largest_body, self._schemes, self._means)
+        scope, body = self.document.scope(key, settings, self.told_names), limits.largest_body
+        site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
         preflight = next((policy.preflight for policy in policies if isinstance(policy, CorsPolicy)), None)
         forwards_options = key.method == ANY and preflight is None and self._forwards_method(settings)
         route = Route(
             name,
-            stack(self._endpoint(settings, site, timeout, limits), policies),
+            stack(endpoint(settings, site, timeout, limits), policies),
             limits.largest_body,
             self._registry,
             timeout=timeout,
@@ -266,6 +307,46 @@ class Generation:
             dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, (Secure, CorsPolicy))],
         )
         return key, route
+
+    def _make_issuer(self) -> Issuer | None:
+        settings = self.document.issuer
+        if settings is None:
+            return None
+        keys = load_keys(settings.keys, self._report.place("issuer", "keys"))
+        self._report.raise_if_any()
+        refresh, state = settings.refresh, settings.state
+        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace)
+        engine = self.engine
+
+        def make() -> Families:
+            if state.file is not None:
+                return FileFamilies(self._report.folder / state.file, bounds, state.most)
+            assert engine is not None, "the document was checked"
+            return TopicFamilies(engine.log(state.topic or DEFAULT_TOPIC), self._timer, bounds, state.most)
+
+        # A topic is read through an engine and ends with it.
+        whose = "issuer" if state.file is not None else f"issuer of {id(engine)}"
+        families = self._resources.keep(whose, (state, bounds), make)
+        return Issuer(settings, keys, families, self._timer.now)
+
+    def _issuer_routes(self, issuer: Issuer) -> Iterator[tuple[RouteKey, Route]]:
+        """Those that the issuer adds."""
+        assert self.document.issuer is not None
+        by_cookie = self.document.issuer.refresh.by == "cookie"
+
+        def made(name: str, settings: RouteSettings, site: Site, timeout: float, _limits: RouteLimits) -> Handler:
+            self.chains[site.name].append(IssuerEndpoint(name))
+            if name == "login":
+                plan, caller = self._planned(settings, site, timeout)
+                handler = issuer.login(plan, caller, self._budget, limit=site.body)
+            else:
+                handler = issuer.handler(name, self._budget, limit=site.body)
+            # What browsers add by themselves is worth nothing from the pages of others: nor may those log anyone in.
+            return Pages(trusted_by(settings)).guard(handler) if by_cookie and site.key.method == b"POST" else handler
+
+        for text, (name, said) in self.document.issuer.routes().items():
+            at = self._report.place("issuer", *(("login",) if name == "login" else ("paths", name)))
+            yield self._compiled(text, said, at, partial(made, name))
 
     def _operation(self, call: str) -> KafkaOperation | None:
         """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
@@ -291,7 +372,8 @@ class Generation:
         if caller is None:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
-            guards: list[DescribedGuard] = []
+            told = self._identify(name)
+            guards: list[DescribedGuard] = [] if told is None else [told]
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
                 bound: Caller = upstream.bind(operation)
@@ -303,6 +385,16 @@ class Generation:
             self._links[call, mode] = [*guards, described]
         return caller
 
+    def _identify(self, name: str) -> Identify | None:
+        """What tells a service who calls; one for all its operations."""
+        if name not in self._identities:
+            said, service = self.document.identity_of(name), self.document.services[name]
+            at = self._report.place(*([] if service.identity is None else ["services", name]), "identity")
+            copies = service.kafka is not None and service.kafka.dialect == "zilla"
+            folder = self._report.folder
+            self._identities[name] = None if said is None else identify(said, name, at, folder, copies=copies)
+        return self._identities[name]
+
     def _endpoint(self, settings: RouteSettings, site: Site, timeout: float, limits: RouteLimits) -> Handler:
         """What the route does; noted in its chain."""
         chain, scope, at = self.chains[site.name], site.scope, site.at
@@ -312,6 +404,13 @@ class Generation:
             event = EventPlan(settings, scope, at)
             chain += [event, publisher]
             return publish_endpoint(publisher, event, self._budget, limit=site.body)
+        plan, caller = self._planned(settings, site, timeout)
+        assert settings.call is not None, "the document was checked"
+        whole = self.document.services[settings.call.partition(".")[0]].kafka is not None
+        return call_endpoint(plan, caller, settings, limits, self._budget, whole=whole, scope=scope, at=at)
+
+    def _planned(self, settings: RouteSettings, site: Site, timeout: float) -> tuple[CallPlan, Caller]:
+        """A call and who makes it; noted in the route's chain."""
         assert settings.call is not None, "the document was checked"
         call, operation = settings.call, self._operation(settings.call)
         if operation is not None:
@@ -319,11 +418,11 @@ class Generation:
                 settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
             )
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
-        plan = CallPlan(settings, timeout, scope, at, carries_fields=not behind_kafka)
+        plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=not behind_kafka)
         mode = settings.reply or "last"
         caller = self._caller(call, mode)
-        chain += [plan, *self._links[call, mode]]
-        return call_endpoint(plan, caller, settings, limits, self._budget, whole=behind_kafka, scope=scope, at=at)
+        self.chains[site.name] += [plan, *self._links[call, mode]]
+        return plan, caller
 
 
 def forget_unused(generations: Sequence[Generation]) -> None:

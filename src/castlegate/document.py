@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
+from castlegate.calls.roots import PRINCIPAL
 from castlegate.calls.settings import VERBS, CallSettings
 from castlegate.config.addresses import is_loopback, parse_address
 from castlegate.config.environment import Environment
+from castlegate.config.fields import spelling
 from castlegate.config.joining import join
 from castlegate.config.reading import read
-from castlegate.config.references import Scope
+from castlegate.config.references import HeaderRoot, Scope
 from castlegate.config.report import ConfigError, Place, Report, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.source import LARGEST_FILE, compose, resolve
@@ -27,21 +29,31 @@ from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
-from castlegate.endpoints.settings import PublishSettings, RouteBounds
+from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
+from castlegate.guards.identity import Identity
+from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths, IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
+from castlegate.policies.authorize import OF_CALLERS, Authorization, check_public, check_use
 from castlegate.policies.cors import CorsSettings
 from castlegate.policies.limits.settings import Limits, Named, check_limits
+from castlegate.policies.named import NamedPolicy
 from castlegate.policies.origin import OriginSettings
-from castlegate.policies.roots import PRINCIPAL
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey, parse_key
+from castlegate.schemes.authorizer import Authorizer
+from castlegate.schemes.certificate import ClientCertificate
+from castlegate.schemes.introspection import Introspection
+from castlegate.schemes.jwt import Jwt
+from castlegate.schemes.keys import Keys
 from castlegate.stores.settings import LimitStore
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService, check_reply_mode, check_topic
 
 _ALL = {"0.0.0.0", "::"}
+_LARGEST_LOGIN = 16 * 1024  # bytes, where its own limits say nothing
+_LARGEST_REFRESH = 4 * 1024
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
 _KAFKA_ONLY = ("key", "status", "reply")
@@ -59,6 +71,7 @@ _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOS
 
 _GROUPS: tuple[type[msgspec.Struct], ...] = (
     Access,
+    Authorization,
     Limits,
     RouteBounds,
     SecureSettings,
@@ -69,12 +82,19 @@ _GROUPS: tuple[type[msgspec.Struct], ...] = (
 )
 """What routes and `defaults` can say, by feature."""
 
+_LOGIN = """How credentials are sent to a service, which answers with who it is or refuses.
+
+    A client's request is refused with 401 where the service answers with a status from 400 to 499, or with nothing:
+    `null`, or an empty body. 429 and 503 go to the client, with their `Retry-After`.
+    """
+
 _DEFAULTS = "What every route takes that does not say otherwise."
 
 if TYPE_CHECKING:
 
     class RouteDefaults(
         Access,
+        Authorization,
         Limits,
         RouteBounds,
         SecureSettings,
@@ -91,24 +111,80 @@ if TYPE_CHECKING:
     class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """What is done with the requests of one route."""
 
+    class Login(CallSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
+        """How credentials are sent to a service."""
+
 else:
+    Login = join(
+        "Login",
+        CallSettings,
+        *[each for each in _GROUPS if each not in (Access, Authorization)],
+        module=__name__,
+        doc=_LOGIN,
+    )
     RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
     Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
 
 
+class OwnIssuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Tokens of the gateway's own, for teams without an identity provider: a service says who somebody is, the gateway
+    signs short-lived access tokens and keeps account of refresh tokens.
+    """
+
+    login: Login
+    """Where credentials are sent, and what holds for the route of the login beyond `defaults`."""
+
+    def routes(self) -> dict[str, tuple[str, Route]]:
+        """Those that it adds, by their keys, each with the field of `paths` that names it. A login or a refresh needs
+        no more than a small body.
+        """
+        own = self.login.limits or RouteLimits()
+        limits = msgspec.structs.replace(own, body=_LARGEST_LOGIN if own.body is None else own.body)
+        said = {name: getattr(self.login, name) for name in fields_of(Login)}
+        small = Route(public=True, limits=RouteLimits(body=_LARGEST_REFRESH))
+        paths = self.paths
+        return {
+            f"POST {paths.login}": ("login", Route(**{**said, "public": True, "limits": limits})),
+            f"POST {paths.refresh}": ("refresh", small),
+            f"POST {paths.logout}": ("logout", small),
+            f"GET {paths.keys}": ("keys", small),
+            f"GET {paths.discovery}": ("discovery", small),
+        }
+
+
 class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One way in which callers prove who they are."""
+
+    issuer: bool | None = None
+    """`true`: by an access token of the gateway's own `issuer`, in `Authorization: Bearer ...`."""
+    jwt: Jwt | None = None
+    """A signed token (JWT) of an identity provider."""
+    authorizer: Authorizer | None = None
+    """A credential of any kind, judged by one of the services."""
+    certificate: ClientCertificate | None = None
+    """The certificate that the client showed in its TLS handshake."""
+    introspection: Introspection | None = None
+    """An opaque token, judged by the authorization server that issued it."""
+    keys: Keys | None = None
+    """An API key, of which a file holds the hash."""
 
     @property
     def kind(self) -> str:
         """Which of its fields is said."""
         return next(name for name in fields_of(Scheme) if getattr(self, name) is not None)
 
+    @property
+    def secret_parameters(self) -> list[str]:
+        """Query parameters that carry its credential, so that they are not to be logged."""
+        return getattr(getattr(self, self.kind), "secret_parameters", [])
+
     def check(self, at: Place) -> None:
         """One way."""
         said = [name for name in fields_of(Scheme) if getattr(self, name) is not None]
         if len(said) != 1 and not any(at.field(name).spoilt for name in fields_of(Scheme)):
             at.mistake(f"expected one of {listed([repr(name) for name in fields_of(Scheme)], 'or')}")
+        if self.issuer is False:
+            at.field("issuer").mistake("write 'true', or name another way")
 
 
 class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +194,8 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """It speaks HTTP/1.1."""
     kafka: KafkaService | None = None
     """It answers requests on Kafka topics."""
+    identity: Identity | Literal["none"] | None = None
+    """What it is told of who calls, in place of what all services are told; `none` for nothing."""
 
     def check(self, at: Place) -> None:
         """One protocol."""
@@ -213,12 +291,23 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """Where limits are counted."""
     auth: dict[str, Scheme] = {}
     """The ways in which callers prove who they are, by the names that routes say."""
+    issuer: OwnIssuer | None = None
+    """Tokens of the gateway's own."""
+    policies: dict[str, NamedPolicy] = {}
+    """Conditions on requests, by the names that routes say."""
+    identity: Identity | None = None
+    """What services are told of who calls."""
     services: dict[str, Service] = {}
     """The services by name."""
     defaults: RouteDefaults = RouteDefaults()
     """What every route takes that does not say otherwise."""
     routes: dict[str, Route] = {}
     """The routes by method and path."""
+
+    def every_route(self) -> dict[str, Route]:
+        """With those that the issuer adds."""
+        added = {} if self.issuer is None else self.issuer.routes()
+        return {**self.routes, **{name: route for name, (_, route) in added.items()}}
 
     def effective(self, route: Route) -> Route:
         """The route with `defaults` where it says nothing."""
@@ -231,32 +320,63 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                 said, default = getattr(route, name), getattr(self.defaults, name)
                 if said is None or getattr(type(said), "merges", False):
                     missing[name] = merged(said, default)
+        if missing.get("public", route.public):  # callers are not known there
+            missing |= {name: getattr(route, name) for name in OF_CALLERS}
         return msgspec.structs.replace(route, **missing)
 
-    def scope(self, key: RouteKey, route: Route) -> Scope:
-        """What the references of an effective route can reach."""
-        return key.scope() if route.public else key.scope().including(PRINCIPAL)
+    @property
+    def redacted(self) -> list[str]:
+        """Names whose values the access log does not write."""
+        carried = [name for scheme in self.auth.values() for name in scheme.secret_parameters]
+        return [*self.access_log.redact, *carried]
+
+    def identity_of(self, service: str) -> Identity | None:
+        """What a service is told of who calls."""
+        said = self.services[service].identity
+        return self.identity if said is None else said if isinstance(said, Identity) else None
+
+    def told_names(self) -> frozenset[str]:
+        """The fields by which services are told who calls, by their `spelling`: no client is heard under these."""
+        said = [self.identity, *[service.identity for service in self.services.values()]]
+        return frozenset(spelling(name) for each in said if isinstance(each, Identity) for name in each.names)
+
+    def scope(self, key: RouteKey, route: Route, told: frozenset[str] = frozenset()) -> Scope:
+        """What the references of an effective route can reach. `told`: `told_names`."""
+        scope = key.scope().including({"header": HeaderRoot(told)} if told else {})
+        return scope if route.public else scope.including(PRINCIPAL)
 
     def check(self, at: Place) -> None:
         """What must hold between addresses, services, routes and the message broker."""
         _check_ports(self, at)
         for name, service in self.services.items():
             _check_service(self, name, service, at)
+        for name, scheme in self.auth.items():
+            _check_scheme(self, scheme, at.field("auth", name), at)
         if not self.routes and not at.field("routes").spoilt:
             at.mistake("there are no 'routes'; one looks like 'GET /users/{id}: {call: users, public: true}'")
+        taken = _check_issuer(self, self.issuer, at) if self.issuer is not None else {}
+        for name, scheme in self.auth.items():
+            if scheme.issuer and self.issuer is None and not at.field("issuer").spoilt:
+                at.field("auth", name).mistake("there is no issuer; say who issues tokens at the top: 'issuer: ...'")
+        told = self.told_names()
+        _check_told(self, told, at)
         names_by_shape: dict[object, str] = {}
         named: Named = {}
         for name, route in self.routes.items():
             place = at.field("routes", name)
             key = parse_key(name, place)
             if key is not None:
+                if key.shape in taken:
+                    other = f"'{taken[key.shape]}' in 'paths' of 'issuer'"
+                    place.mistake(f"it matches the same requests as {other}; one of them needs another path")
                 _check_unique(name, names_by_shape.setdefault(key.shape, name), place)
                 effective = self.effective(route)
-                scope = self.scope(key, effective)
+                scope = self.scope(key, effective, told)
                 _compile_templates(route, scope, place)
                 check_limits(effective, scope, place, named, public=bool(effective.public))
                 _check_state(self, effective, at)
             _check_access(self, route, place, at)
+            _check_authorization(self, route, key, place, at)
             _check_purpose(self, route, key, place, at)
 
 
@@ -286,9 +406,81 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
         _check_kafka(document, place.field("kafka"), at)
 
 
+def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -> None:
+    """Whether there is what it relies on."""
+    if scheme.authorizer is not None:
+        place, calls = place.field("authorizer"), scheme.authorizer.calls
+        _check_call(document, scheme.authorizer.call, calls, None, place, at)
+        service = document.services.get(scheme.authorizer.call)
+        if service is not None and service.http is not None and calls.verb is None:
+            place.mistake(f"'{scheme.authorizer.call}' speaks HTTP: say what is asked of it, such as 'post: /verify'")
+    tls = document.listen.tls
+    if scheme.certificate is not None and (tls is None or tls.clients is None) and not at.field("listen", "tls").spoilt:
+        place.field("certificate").mistake(
+            "clients are not asked for certificates; say 'listen: {tls: {clients: ...}}'"
+        )
+
+
 def _check_kafka(document: Document, place: Place, at: Place) -> None:
     if document.kafka is None and not at.field("kafka").spoilt:
         place.mistake("this needs a Kafka cluster; say which at the top: 'kafka: {bootstrap: host:9092}'")
+
+
+def _check_issuer(document: Document, issuer: OwnIssuer, at: Place) -> dict[object, str]:
+    """What its routes match, and which of them does."""
+    place = at.field("issuer")
+    state = place.field("state")
+    topic = issuer.state.topic
+    if issuer.state.file is None and document.kafka is None and not (at.field("kafka").spoilt or state.spoilt):
+        hint = "'state: {file: tokens.db}' for a single instance, or a Kafka cluster at the top for any number"
+        state.mistake(f"nothing says where it is kept which refresh tokens are good: {hint}")
+    for name, route in document.routes.items():
+        if route.publish is not None and issuer.state.file is None and route.publish == (topic or DEFAULT_TOPIC):
+            at.field("routes", name, "publish").mistake("this topic holds the refresh tokens of 'issuer'")
+    taken: dict[object, str] = {}
+    if place.field("paths").spoilt or any(place.field("paths", name).spoilt for name in fields_of(IssuerPaths)):
+        return taken
+    for text, (name, said) in issuer.routes().items():
+        key = parse_key(text, place.field("paths", name))
+        if key is None:
+            continue
+        taken[key.shape] = name
+        if name == "login":
+            _check_login(document, said, key, place.field("login"), at)
+    return taken
+
+
+def _check_login(document: Document, said: Route, key: RouteKey, place: Place, at: Place) -> None:
+    route = document.effective(said)
+    if said.headers.response:
+        place.field("headers", "response").mistake("what a client gets of a login is made by the gateway")
+    _refuse(said, ("status", "reply"), "has no meaning for a login, whose answer is made by the gateway", place)
+    _compile_templates(said, document.scope(key, route), place)
+    if said.call is not None:
+        _check_call(document, said.call, route, key, place, at)
+    elif not place.field("call").spoilt:
+        place.mistake("'call' is missing: the service that knows who has which credentials")
+
+
+def _check_told(document: Document, told: frozenset[str], at: Place) -> None:
+    """That nothing else says or reads what only the gateway says of callers."""
+    reason = "under this name services are told who calls"
+    for name, route in document.routes.items():
+        for field in route.headers.request:
+            if spelling(field) in told:
+                at.field("routes", name, "headers", "request", field).mistake(f"{reason}; say it with 'identity'")
+    for name, service in document.services.items():
+        place = at.field("services", name, "kafka")
+        for index, field in enumerate(() if service.kafka is None else service.kafka.forward_headers):
+            if spelling(field) in told:
+                place.field("forward_headers", index).mistake(reason)
+        for field, written in () if service.kafka is None else service.kafka.names.in_use():
+            if spelling(written) in told:
+                place.field("names", field).mistake(reason)
+    for name, policy in document.policies.items():
+        for field in policy.fields:
+            if spelling(field) in told:
+                at.field("policies", name, "allow").mistake(f"headers['{field}'] is never there: {reason}")
 
 
 def _check_unique(name: str, other: str, place: Place) -> None:
@@ -326,6 +518,22 @@ def _check_access(document: Document, said: Route, place: Place, at: Place) -> N
             where.field("auth").mistake(f"no scheme is called {show(name)}{hint}")
 
 
+def _check_authorization(document: Document, said: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+    route = document.effective(said)
+    where = (place if said.policy is not None else at.field("defaults")).field("policy")
+    if said.public and not place.field("public").spoilt:
+        check_public(said, place)
+    if key is None:
+        return
+    for name in route.policies:
+        policy = document.policies.get(name)
+        if policy is not None:
+            check_use(name, policy, key.params, place.field("policy") if said.policy is not None else place)
+        elif not (where.spoilt or at.field("policies").spoilt or at.field("policies", name).spoilt):
+            hint = suggest(name, document.policies, "there are") or "; there are none under 'policies'"
+            where.mistake(f"no policy is called {show(name)}{hint}")
+
+
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:
     """Whether it calls or publishes, and what goes with that."""
     if route.call is not None and route.publish is not None:
@@ -340,7 +548,9 @@ def _check_purpose(document: Document, route: Route, key: RouteKey | None, place
         place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
 
 
-def _check_call(document: Document, call: str, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+def _check_call(
+    document: Document, call: str, route: CallSettings, key: RouteKey | None, place: Place, at: Place
+) -> None:
     name, _, operation = call.partition(".")
     service = document.services.get(name)
     at_call = place.field("call")
@@ -363,7 +573,7 @@ def _check_call(document: Document, call: str, route: Route, key: RouteKey | Non
         _check_operation(name, operation, service.kafka, route, key, at_call)
 
 
-def _check_forwarding(route: Route, key: RouteKey | None, place: Place) -> None:
+def _check_forwarding(route: CallSettings, key: RouteKey | None, place: Place) -> None:
     """Of a call over HTTP that takes method and path from the client's."""
     if key is None or route.verb is not None:
         return
@@ -376,7 +586,7 @@ def _check_forwarding(route: Route, key: RouteKey | None, place: Place) -> None:
 
 
 def _check_operation(
-    name: str, operation: str, service: KafkaService, route: Route, key: RouteKey | None, at_call: Place
+    name: str, operation: str, service: KafkaService, route: CallSettings, key: RouteKey | None, at_call: Place
 ) -> None:
     """Of a call over Kafka."""
     if not operation:
@@ -391,7 +601,7 @@ def _check_operation(
         compile_text(found.key, Sink.KEY, key.scope(), at)
 
 
-def _refuse(route: Route, fields: tuple[str, ...], reason: str, place: Place) -> None:
+def _refuse(route: CallSettings, fields: tuple[str, ...], reason: str, place: Place) -> None:
     for field in fields:
         if getattr(route, field) is not None:
             place.field(field).mistake(f"this {reason}")

@@ -50,6 +50,7 @@ class Kinds:
     BODY_TOO_LARGE = Kind("body_too_large", 413, "Content too large")
     UNSUPPORTED_MEDIA = Kind("unsupported_media", 415, "Content of another type expected")
     URI_TOO_LONG = Kind("uri_too_long", 414, "URI too long")
+    TOKEN_REFUSED = Kind("token_refused", 400, "Token not accepted")
     EXPECTATION = Kind("expectation", 417, "Expectation failed")
     HEADERS_TOO_LARGE = Kind("headers_too_large", 431, "Header fields too large")
     SLOW_CLIENT = Kind("slow_client", 499, "Client too slow for its stream")
@@ -64,6 +65,7 @@ class Kinds:
     DRAINING = Kind("draining", 503, "Gateway shutting down", 1)
     UNCOUNTED = Kind("uncounted", 503, "Limits cannot be checked now", 1)
     UNVERIFIABLE = Kind("unverifiable", 503, "Credentials cannot be verified now", 5)
+    NOT_KEPT = Kind("not_kept", 503, "Tokens cannot be issued now", 5)
     # The service's side.
     CONNECT = Kind("connect", 502, "Service not reachable")
     CERTIFICATE = Kind("certificate", 502, "Service's certificate not valid")

@@ -24,6 +24,7 @@ from castlegate.edge.framing import HeadReader, locate
 from castlegate.endpoints.settings import DEFAULT_BODY, DEFAULT_BUFFER, DEFAULT_TIMEOUT, RouteLimits
 from castlegate.errors import RequestRefused
 from castlegate.message import Request, Response
+from castlegate.principal import Principal
 from castlegate.routing.decision import PREFLIGHT, decide
 from castlegate.routing.nearest import Near, nearest
 from castlegate.routing.route import Route
@@ -94,19 +95,24 @@ class Explanation(msgspec.Struct, kw_only=True):
         return self.refusal is None
 
 
-def explain(path: Path, method: str, target: str, host: str, fields: Sequence[str] = ()) -> Explanation:
-    """What becomes of `METHOD TARGET` with these fields (`name: value`). Raises `ConfigError`."""
-    return asyncio.run(_explain(load(path), method, target, host, fields))
+def explain(
+    path: Path, method: str, target: str, host: str, fields: Sequence[str] = (), caller: Principal | None = None
+) -> Explanation:
+    """What becomes of `METHOD TARGET` with these fields (`name: value`), from `caller` if it is said. Raises
+    `ConfigError`.
+    """
+    told = Explanation(method=method, host=host, target=target)
+    return asyncio.run(_explain(load(path), told, fields, caller))
 
 
-async def _explain(loaded: Loaded, method: str, target: str, host: str, fields: Sequence[str]) -> Explanation:
+async def _explain(loaded: Loaded, told: Explanation, fields: Sequence[str], caller: Principal | None) -> Explanation:
     sketch = Sketch()
+    sketch.caller = caller
     said = frozenset(field.partition(":")[0].lower() for field in fields)
     document = _with_stand_ins(loaded.document, Shape(Document), loaded.report.place(), _Naming(sketch, said))
     timer, registry = Timer(asyncio.get_running_loop()), Registry()
     generation = Generation(Loaded(document, loaded.report), instance="explain", timer=timer, registry=registry)
     await generation.compile()
-    told = Explanation(method=method, host=host, target=target)
     unrouted = Route("-", _answer_nothing, 0, registry)
     try:
         request = _request(document, told, fields, sketch)
@@ -121,7 +127,8 @@ async def _explain(loaded: Loaded, method: str, target: str, host: str, fields: 
         return told
     if route is not unrouted:
         told.route = route.name
-        told.position = str(loaded.report.position(("routes", route.name)) or "")
+        where = ("routes", route.name) if route.name in loaded.document.routes else ("issuer",)
+        told.position = str(loaded.report.position(where) or "")
     if handler is not route.handler:
         response = await handler(request)
         allow = response.headers.get(b"allow") or b""
@@ -133,6 +140,8 @@ async def _explain(loaded: Loaded, method: str, target: str, host: str, fields: 
     try:
         for link in generation.chains[route.name]:
             told.chain.append(link.describe(sketch))
+            if sketch.refusal is not None:
+                raise sketch.refusal
     except RequestRefused as refused:
         told.refusal = _refusal(refused)
     return told
@@ -205,7 +214,7 @@ def _with_stand_ins(value: Any, shape: Shape, at: Place, naming: _Naming) -> Any
     """The settings with stand-ins, in templates, for every reference that is not known and for what may be secret."""
     if shape.template:
         return _named(value, at, naming)
-    if is_struct(shape.kind) and isinstance(value, msgspec.Struct):
+    if isinstance(value, msgspec.Struct):
         changed = {
             name: _with_stand_ins(getattr(value, name), shape_of(field.type), at.field(name), naming)
             for name, field in fields_of(type(value)).items()
@@ -245,7 +254,7 @@ _Owners = list[tuple[str, DocumentPath]]
 def _settings(loaded: Loaded, name: str) -> Iterator[Setting]:
     """What holds for a route, then the bounds of what is behind it, each with where it was said."""
     document, report = loaded
-    said = document.routes[name]
+    said = document.every_route()[name]
     effective = document.effective(said)
     owners: _Owners = [("route", ("routes", name)), ("defaults", ("defaults",))]
     service_name, _, operation = (said.call or "").partition(".")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from castlegate.fetching import MakeFetcher
 from castlegate.message import Budget, Caller
@@ -13,6 +13,15 @@ from castlegate.stores.counts import Counts
 from castlegate.stores.settings import LimitStore
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
+
+
+class OwnTokens(NamedTuple):
+    """What the gateway's own issuer signs."""
+
+    issuer: str
+    audience: str
+    keys: Sequence[Mapping[str, Any]]
+    """The public ones, as JWKs."""
 
 
 class Means(NamedTuple):
@@ -35,3 +44,5 @@ class Means(NamedTuple):
     """Of `service` or `service.operation`, inside the service's guards."""
     fetcher: MakeFetcher
     """For what is asked on the gateway's own behalf; to be kept among the resources."""
+    own: OwnTokens | None = None
+    """Where there is an issuer."""

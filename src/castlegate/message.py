@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -24,6 +24,7 @@ ReplyMode = Literal["last", "all", "stream"]  # what is made of a reply of sever
 
 _NO_PARAMS: dict[str, str] = {}
 _UNREAD: Any = object()
+_OURSELVES = b"user-agent: castlegate"  # of a request that no client made
 
 
 class Headers:
@@ -46,8 +47,12 @@ class Headers:
 
     def get(self, name: bytes) -> bytes | None:
         """The value; of a field that repeats, all of them joined by commas (RFC 9110 §5.3)."""
-        values = self.get_all(name)
-        return None if not values else values[0] if len(values) == 1 else b", ".join(values)
+        start, wire = b"\n%b: " % name, b"\n" + self.wire
+        begin = wire.find(start) + len(start)
+        if begin < len(start):
+            return None
+        end = wire.index(b"\r", begin)
+        return wire[begin:end] if wire.find(start, end) < 0 else b", ".join(self.get_all(name))
 
     def get_all(self, name: bytes) -> list[bytes]:
         """Every value of the field."""
@@ -295,11 +300,12 @@ class Request:
         self.body = body
         self.arrived = arrived  # loop time of the head
         self.deadline = math.inf  # loop time; set when the last byte has arrived, the route's timeout from there
-        self.forwarded = b""  # what HTTP services are told of client and proxies: Forwarded, X-Forwarded-*, Via
+        # What HTTP services are told of client and proxies: Forwarded, X-Forwarded-*, Via; never nothing.
+        self.forwarded = _OURSELVES
         self.params = _NO_PARAMS
         self.route: Any = None
         self.principal: Principal | None = None  # set where the route asks who calls
-        self.certificate: Mapping[str, Any] | None = None  # the client's, if it was verified, as `ssl` parses it
+        self.certificate: bytes | None = None  # the client's in DER, if it was verified
         self.on_end: list[Callable[[Ended], None]] | None = None
         self._json: Any = _UNREAD
 

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from castlegate.errors import RequestRefused
 from castlegate.message import Guard, Headers, Request
+from castlegate.principal import Principal
 
 _STAND_IN = re.compile(r"zQ([0-9]+)Qz")
 
@@ -42,6 +44,8 @@ class Sketch:
     def __init__(self) -> None:
         self._names: list[str] = []
         self.request: Request = _UNKNOWN  # set before anything describes itself
+        self.caller: Principal | None = None  # who is taken to call, where that is said
+        self.refusal: RequestRefused | None = None  # what the request is answered with; set by what refuses it
         self.sent: Any = None  # what the endpoint hands on: a Call or a Record; set by the endpoint's `describe`
 
     def stand_in(self, name: str) -> str:
@@ -49,6 +53,15 @@ class Sketch:
         if name not in self._names:
             self._names.append(name)
         return f"zQ{self._names.index(name)}Qz"
+
+    def someone(self, scheme: str) -> Principal:
+        """A caller of whom nothing is known."""
+        scopes = frozenset((self.stand_in("{principal.scopes}"),))
+        return Principal(subject=self.stand_in("{principal.subject}"), scheme=scheme, scopes=scopes)
+
+    def knows(self, text: str | bytes | None) -> bool:
+        """Whether no part of it is a stand-in."""
+        return text is None or _STAND_IN.search(text if isinstance(text, str) else text.decode("latin-1")) is None
 
     def show(self, text: str | bytes) -> str:
         """As people are to read it."""

@@ -155,6 +155,13 @@ def test_topics_that_are_missing_or_have_too_many_partitions(own_broker: Broker,
     assert "--create --topic doc.in --partitions 3" in diagnose(tmp_path, refusing).wrong["topic doc.in"]
 
 
+def test_an_authorizer_whose_topic_is_missing(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    text = kafka(embedded_broker.bootstrap).replace("{public: true}", "{auth: team}")
+    found = diagnose(tmp_path, f"auth: {{team: {{authorizer: {{call: stock.verify}}}}}}\n{text}")
+    says = found.of("topic stock.verify")["says"]
+    assert says == "it does not exist: GET /orders/{id}, GET /stock, POST /events will be answered 503"
+
+
 def test_a_topic_that_takes_less_than_would_be_sent(own_broker: Broker, tmp_path: Path) -> None:
     create_topics(own_broker.bootstrap, {"stock.doc": 1, "doc.events": 1})
     admin = AdminClient({"bootstrap.servers": own_broker.bootstrap, "log_level": 0})

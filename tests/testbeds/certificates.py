@@ -22,15 +22,17 @@ class Pair(NamedTuple):
 class Authority:
     """Vouches for who asks."""
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(self, folder: Path, name: str = "authority", *, of: "Authority | None" = None) -> None:
+        """`of`: the authority that vouches for this one, if it is not at the root."""
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self.file = folder / f"{name}.pem"
-        builder = self._builder(self._name, self._key.public_key(), 3650)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        above = self if of is None else of
+        builder = above._builder(self._name, self._key.public_key(), 3650)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
-        self._certificate = builder.sign(self._key, hashes.SHA256())
+        self._certificate = builder.sign(above._key, hashes.SHA256())
         self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
 
     def issue(
@@ -38,12 +40,13 @@ class Authority:
         name: str,
         *,
         hosts: tuple[str, ...] | None = None,
+        uris: tuple[str, ...] = (),
         days: float = 30,
         passphrase: bytes = b"",
         at: str = "",
     ) -> Pair:
         """A certificate for `hosts` (else `name` and 127.0.0.1) that is valid for so many days from a day ago on, in
-        files called `at` (else by the name).
+        files called `at` (else by the name). `uris` are names too.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(each) for each in ((name,) if hosts is None else hosts)]
@@ -51,7 +54,8 @@ class Authority:
         builder = self._builder(_name(name), key.public_key(), days)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
-        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
+        more = [x509.UniformResourceIdentifier(each) for each in uris]
+        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses, *more]), critical=False)
         pair = Pair(self._folder / f"{at or name}.crt", self._folder / f"{at or name}.key")
         pair.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         how = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.testbeds.processes import Program
 from tests.testbeds.schema import assert_in_schema
@@ -29,6 +29,12 @@ class Gateway:
         found = self.program.wait_for_line(_LISTENS)
         self.port, self.admin = int(found[1]), int(found[2])
         self.program.wait_until(lambda: self._status("/health") == 200, "an answer of /health")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @classmethod
     def command(cls, path: Path) -> list[str | Path]:

@@ -46,19 +46,49 @@ def find_node() -> Node:
 def prepare_node_program(package: Path) -> NodeProgram:
     """Install and compile the package in this folder (package.json, tsconfig.json, src/); say how to run it."""
     node = find_node()
-    manifest = [path for name in ("package.json", ".npmrc") if (path := package / name).exists()]
     sources = sorted((package / "src").rglob("*.ts"))
     settings = [package / "tsconfig.json"]
-    label = "-".join(package.parts[-2:])
-    installed = prepared(
-        cache_root() / "node" / f"{label}-modules-{_digest(package, manifest, str(node.major))}",
-        lambda folder: _install(node, manifest, folder),
-    )
+    installed = _modules(node, package)
+    state = _digest(package, [*_manifest(package), *settings, *sources], str(node.major))
     program = prepared(
-        cache_root() / "node" / f"{label}-{_digest(package, [*manifest, *settings, *sources], str(node.major))}",
-        lambda folder: _compile(node, package, installed, folder),
+        cache_root() / "node" / f"{_label(package)}-{state}", lambda folder: _compile(node, package, installed, folder)
     )
     return NodeProgram(program, (str(node.node), str(program / "dist" / "main.js")))
+
+
+def prepare_node_script(package: Path) -> NodeProgram:
+    """Install what the package in this folder depends on (package.json, main.js); say how to run it."""
+    node = find_node()
+    installed = _modules(node, package)
+    script = package / "main.js"
+    program = prepared(
+        cache_root() / "node" / f"{_label(package)}-{_digest(package, [*_manifest(package), script], str(node.major))}",
+        lambda folder: _place(package, installed, folder),
+    )
+    return NodeProgram(program, (str(node.node), str(program / "main.js")))
+
+
+def _modules(node: Node, package: Path) -> Path:
+    """The folder with the package's dependencies."""
+    manifest = _manifest(package)
+    return prepared(
+        cache_root() / "node" / f"{_label(package)}-modules-{_digest(package, manifest, str(node.major))}",
+        lambda folder: _install(node, manifest, folder),
+    )
+
+
+def _manifest(package: Path) -> list[Path]:
+    return [path for name in ("package.json", ".npmrc") if (path := package / name).exists()]
+
+
+def _label(package: Path) -> str:
+    return "-".join(package.parts[-2:])
+
+
+def _place(package: Path, installed: Path, folder: Path) -> None:
+    for name in ("package.json", "main.js"):
+        shutil.copy(package / name, folder)
+    (folder / "node_modules").symlink_to(installed / "node_modules")
 
 
 def _install(node: Node, manifest: Iterable[Path], folder: Path) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from tests.testbeds.cache import REPO, cache_root
 from tests.testbeds.java import prepare_java_program
 from tests.testbeds.kafka import VERSION, Unprepared, prepare_kafka
-from tests.testbeds.node import prepare_node_program
+from tests.testbeds.node import prepare_node_program, prepare_node_script
 
 _NODE_PROGRAMS = ["tests/services/nest", "examples/shop/orders"]
+_NODE_SCRIPTS = ["tests/services/oidc"]
 _JAVA_PROGRAMS = {"tests/services/spring": "testbed.Service"}
 
 
@@ -21,6 +22,8 @@ def main() -> int:
         _step(f"Apache Kafka {VERSION} (Maven)", prepare_kafka)
         for path in _NODE_PROGRAMS:
             _step(f"{path} (npm, TypeScript)", functools.partial(prepare_node_program, REPO / path))
+        for path in _NODE_SCRIPTS:
+            _step(f"{path} (npm)", functools.partial(prepare_node_script, REPO / path))
         for path, main_class in _JAVA_PROGRAMS.items():
             _step(f"{path} (Maven, javac)", functools.partial(prepare_java_program, REPO / path, main_class))
     except Unprepared as error:

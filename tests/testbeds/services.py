@@ -20,6 +20,7 @@ _READY_S = 60.0
 NEST_TOPICS = [
     "orders.get", "nest.echo", "nest.number", "nest.text", "nest.nothing", "nest.list", "nest.shaped", "nest.record",
     "nest.fail", "nest.reject", "nest.slow", "nest.silent", "nest.stream", "nest.large", "nest.late",
+    "nest.verify",
 ]  # fmt: skip
 FASTSTREAM_TOPICS = [
     "fs.echo", "fs.fail", "fs.slow", "fs.none", "fs.text", "fs.bytes", "fs.json", "fs.reply", "fs.events",
@@ -71,6 +72,12 @@ def start_faststream(bootstrap: str, folder: Path) -> Service:
     """FastStream with handlers of every kind; its topics have 4 partitions."""
     create_topics(bootstrap, dict.fromkeys(FASTSTREAM_TOPICS, 4))
     return _start("faststream", [sys.executable, SERVICES / "faststream" / "service.py"], bootstrap, folder)
+
+
+def start_authorizer(bootstrap: str, folder: Path) -> Service:
+    """A FastStream service that judges tokens, on the topic `auth.verify`."""
+    create_topics(bootstrap, {"auth.verify": 4})
+    return _start("authorizer", [sys.executable, SERVICES / "faststream" / "authorizer.py"], bootstrap, folder)
 
 
 def start_spring(bootstrap: str, folder: Path) -> Service:

@@ -15,8 +15,11 @@ import click
 import msgspec
 
 from castlegate import __version__
+from castlegate.cli.keys import keys
 from castlegate.config.report import ConfigError
 from castlegate.document import load
+from castlegate.policies.named import WrittenPrincipal
+from castlegate.principal import Principal
 from castlegate.server.supervisor import run as serve
 from castlegate.upstreams.kafka.settings import EMBEDDED
 
@@ -114,14 +117,24 @@ def check(config: Path) -> None:
 @click.argument("path")
 @click.option("--host", metavar="HOST", default="localhost", show_default=True, help="The Host of the request.")
 @click.option("--header", "fields", metavar="'NAME: VALUE'", multiple=True, help="A field of the request; repeatable.")
+@click.option(
+    "--as",
+    "caller",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Who calls: a JSON file with subject, scheme, scopes and claims.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
-def explain_request(config: Path, method: str, path: str, host: str, fields: tuple[str, ...], as_json: bool) -> None:
+def explain_request(
+    config: Path, method: str, path: str, host: str, fields: tuple[str, ...], caller: Path | None, as_json: bool
+) -> None:
     """Tell what becomes of a request METHOD PATH.
 
     Shows the route that CONFIG has for it, the settings that hold and where each was said, every link of the chain that
     the request passes, and what the service would be sent. What depends on the rest of the request is named by its
     reference, such as {header.x-tenant}. Where no route is for the request, the nearest ones are shown and what keeps
-    them from being it. Nothing is sent, no network is needed. PATH may have a query:
+    them from being it. With --as it is told what allows or refuses the request of such a caller, and why. Nothing is
+    sent, no network is needed. PATH may have a query:
 
     \b
       castlegate explain gateway.yaml GET '/orders/42?page=2'
@@ -130,13 +143,13 @@ def explain_request(config: Path, method: str, path: str, host: str, fields: tup
     \b
     Exit status:
       0  the request reaches its endpoint
-      1  the gateway answers itself: 404, 405, 400 and so on
+      1  the gateway answers itself: 404, 405, 400, 403 and so on
       2  a mistake in CONFIG
     """
     from castlegate.explain import explain, to_text
 
     try:
-        told = explain(config, method, path, host, fields)
+        told = explain(config, method, path, host, fields, None if caller is None else _principal(caller))
     except ConfigError as error:
         _fail(str(error), 2)
     click.echo(_json(told) if as_json else to_text(told))
@@ -218,6 +231,18 @@ def broker(listen: str) -> None:
     gateway and can be given to services and tests.
     """
     os.execv(sys.executable, [sys.executable, "-m", "castlegate_broker", "--listen", listen])  # noqa: S606
+
+
+main.add_command(keys)
+
+
+def _principal(path: Path) -> Principal:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=WrittenPrincipal).principal()
+    except OSError as error:
+        _fail(f"{path}: {error.strerror}", 2)
+    except msgspec.MsgspecError as error:
+        _fail(f"{path}: {error}", 2)
 
 
 def _json(value: object) -> str:

@@ -19,7 +19,7 @@ from castlegate.config.shapes import fields_of
 def docs_of(struct: type[msgspec.Struct]) -> dict[str, str]:
     """Field → the docstring below it, as one line. Raises `LookupError` for a field without."""
     docs: dict[str, str] = {}
-    for source in getattr(struct, "joined", (struct,)):
+    for source in getattr(struct, "joined", None) or _inherited(struct):
         [body] = ast.parse(textwrap.dedent(inspect.getsource(source))).body
         assert isinstance(body, ast.ClassDef)
         for field, below in zip(body.body, body.body[1:], strict=False):
@@ -29,6 +29,12 @@ def docs_of(struct: type[msgspec.Struct]) -> dict[str, str]:
     if missing:
         raise LookupError(f"{struct.__name__}: no docstring below {', '.join(sorted(missing))}")
     return docs
+
+
+def _inherited(struct: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+    """It and what it inherits from, which comes first."""
+    bases = reversed(struct.__mro__)
+    return [each for each in bases if issubclass(each, msgspec.Struct) and each is not msgspec.Struct]
 
 
 def doc_of(struct: type[msgspec.Struct]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import msgspec
 
-from castlegate.config.report import Place, describe, show, suggest
+from castlegate.config.report import Block, Place, describe, show, suggest
 from castlegate.config.shapes import Shape, expected, fields_of, is_struct, shape_of
 from castlegate.config.source import Mapping, Node, Scalar, Sequence, resolve
 
@@ -83,7 +83,8 @@ def _struct(node: Node, shape: Shape, at: Place) -> Any:
 
 def _short(node: Node, shape: Shape, at: Place) -> Any:
     """The one field that stands for the whole struct. For text a number will do: its check knows better what to say."""
-    if shape.kind is str and isinstance(node, Scalar) and isinstance(node.value, (int, float)) and not node.broken:
+    unchecked = shape.kind is str and not shape.expression
+    if unchecked and isinstance(node, Scalar) and isinstance(node.value, (int, float)) and not node.broken:
         return node.text
     return _value(node, shape, at)
 
@@ -112,6 +113,8 @@ def _list(node: Node, shape: Shape, at: Place) -> Any:
         place = at.field(index)
         place.report.positions[place.path] = child.position
         values.append(_value(child, item, place))
+    if any(value is _WRONG for value in values):
+        at.report.spoil(at.path)
     return [value for value in values if value is not _WRONG]
 
 
@@ -155,6 +158,8 @@ def _scalar(node: Node, shape: Shape, at: Place) -> Any:
         return _with_unit(node, shape, at)
     if shape.kind is str:
         if node.substituted or isinstance(value, str):
+            if shape.expression:
+                _note_begin(node, at)
             return _template(node, at) if shape.template else node.text
         return _wrong(node, shape, at)
     if node.substituted and isinstance(value, str):
@@ -176,9 +181,15 @@ def _scalar(node: Node, shape: Shape, at: Place) -> Any:
 
 def _template(node: Scalar, at: Place) -> str:
     """The text, in which mistakes are found by their own columns."""
+    _note_begin(node, at)
+    return node.template
+
+
+def _note_begin(node: Scalar, at: Place) -> None:
     if node.begin is not None:
         at.report.begins[at.path] = node.begin
-    return node.template
+    elif node.indent is not None:
+        at.report.blocks[at.path] = Block(node.indent, node.written)
 
 
 def _with_unit(node: Scalar, shape: Shape, at: Place) -> Any:

@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from castlegate.config.fields import ends_at_gateway
+from castlegate.config.fields import ends_at_gateway, spelling
 from castlegate.config.report import Place, listed, near, suggest
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request
@@ -227,6 +227,10 @@ class HeaderRoot:
 
     needs_body = False
 
+    def __init__(self, dropped: frozenset[str] = frozenset()) -> None:
+        """`dropped`: fields that nobody gets, by their `spelling`."""
+        self._dropped = dropped
+
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
         """Missing where the request does not have it."""
         if not _HEADER.fullmatch(name):
@@ -237,6 +241,9 @@ class HeaderRoot:
             return None
         if ends_at_gateway(name):
             at.mistake(f"'{{header.{name}}}' is never there: the gateway reads this field itself")
+            return None
+        if spelling(name) in self._dropped:
+            at.mistake(f"'{{header.{name}}}' is never there: under this name services are told who calls")
             return None
         key = name.lower().encode()
 

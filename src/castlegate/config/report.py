@@ -30,6 +30,13 @@ class Position(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
+class Block(NamedTuple):
+    """A text that stands line by line below where it is announced (`|`)."""
+
+    indent: int
+    text: str
+
+
 class Mistake(NamedTuple):
     """One thing to be corrected."""
 
@@ -50,6 +57,7 @@ class Report:
         self.folder = folder  # which files named in the document are relative to
         self.positions: dict[DocumentPath, Position] = {}
         self.begins: dict[DocumentPath, int] = {}  # columns from a scalar's position to its text, if that is known
+        self.blocks: dict[DocumentPath, Block] = {}
         self.written: dict[DocumentPath, str] = {}  # scalars whose value differs from what the file says
         self.substituted: dict[str, str] = {}  # value → `${NAME}` it came from
         self._mistakes: dict[Mistake, None] = {}
@@ -104,6 +112,11 @@ class Report:
     def position_inside(self, path: DocumentPath, offset: int) -> Position | None:
         """Of the character at `offset` of the text at `path`; of the whole where that cannot be told."""
         position, begin = self.position(path), self.begins.get(path)
+        block = self.blocks.get(path)
+        if position is not None and block is not None:
+            before = block.text[:offset]
+            column = block.indent + offset - before.rfind("\n")
+            return position._replace(line=position.line + 1 + before.count("\n"), column=column)
         if position is None or begin is None:
             return position
         return position._replace(column=position.column + begin + offset)

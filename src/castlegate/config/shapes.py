@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 import msgspec
 
 from castlegate.config.report import Place, listed
-from castlegate.config.units import Template, Unit
+from castlegate.config.units import Expression, Template, Unit
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -27,6 +27,7 @@ class Shape(msgspec.Struct, frozen=True):
     nullable: bool = False
     unit: Unit | None = None
     template: bool = False
+    expression: bool = False
     limits: tuple[msgspec.Meta, ...] = ()
 
 
@@ -71,7 +72,10 @@ def _annotated(annotation: Any) -> Shape:
     unit = next((note for note in notes if isinstance(note, Unit)), shape.unit)
     limits = tuple(note for note in notes if isinstance(note, msgspec.Meta))
     template = shape.template or any(isinstance(note, Template) for note in notes)
-    return msgspec.structs.replace(shape, unit=unit, limits=shape.limits + limits, template=template)
+    expression = shape.expression or any(isinstance(note, Expression) for note in notes)
+    return msgspec.structs.replace(
+        shape, unit=unit, limits=shape.limits + limits, template=template, expression=expression
+    )
 
 
 def is_struct(kind: Any) -> bool:

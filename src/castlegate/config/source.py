@@ -32,13 +32,16 @@ _WORDS: dict[str, bool | None] = {
 class Scalar:
     """Text, a number, true, false or null."""
 
-    __slots__ = ("begin", "broken", "plain", "position", "substituted", "template", "text", "value", "written")
+    __slots__ = (
+        "begin", "broken", "indent", "plain", "position", "substituted", "template", "text", "value", "written",
+    )  # fmt: skip
 
     def __init__(self, position: Position, written: str, *, plain: bool) -> None:
         self.position = position
         self.written = written
         self.plain = plain  # not in quotes
         self.begin: int | None = None  # columns before its text, where the file holds that letter by letter
+        self.indent: int | None = None  # columns before each of its lines, where they stand below (`|`)
         self.text = written  # after substitution
         self.template = written  # the same as a template: what was put in holds no references
         self.value: str | int | float | bool | None = resolve(written) if plain else written
@@ -87,30 +90,37 @@ def resolve(text: str) -> str | int | float | bool | None:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def compose(content: bytes, file: str, environment: Environment, report: Report) -> Mapping | None:
-    """The document's tree; what is wrong is in the report, and None where nothing could be made of it."""
-    start = Position(file, 1, 1)
+def compose(
+    content: bytes, file: str, environment: Environment, report: Report, *, first_line: int = 1
+) -> Mapping | None:
+    """The document's tree; what is wrong is in the report, and None where nothing could be made of it. `first_line`:
+    where in the file the content begins.
+    """
+    start = Position(file, first_line, 1)
     if len(content) > LARGEST_FILE:
         report.add(start, (), f"the file is larger than {LARGEST_FILE // 2**20} MiB")
         return None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, error.start) + first_line
         column = error.start - content.rfind(b"\n", 0, error.start)
         report.add(Position(file, line, column), (), f"not UTF-8: byte 0x{content[error.start]:02x}")
         return None
     if (wrong := _NOT_PRINTABLE.search(text)) is not None:
-        line, column = text.count("\n", 0, wrong.start()) + 1, wrong.start() - text.rfind("\n", 0, wrong.start())
+        line, column = (
+            text.count("\n", 0, wrong.start()) + first_line,
+            wrong.start() - text.rfind("\n", 0, wrong.start()),
+        )
         report.add(Position(file, line, column), (), f"the character U+{ord(wrong[0]):04X} is not allowed in YAML")
         return None
     try:
-        root = _Composer(text, file, environment, report).document()
+        root = _Composer(text, start, environment, report).document()
     except _Refused as refused:
         report.add(refused.position, (), refused.text)
         return None
     except yaml.YAMLError as error:
-        position, explanation = _explain(error, text, file)
+        position, explanation = _explain(error, text, start)
         report.add(position, (), explanation)
         return None
     if isinstance(root, Mapping):
@@ -133,9 +143,10 @@ class _Refused(Exception):
 class _Composer:
     """From events to nodes, one pass."""
 
-    def __init__(self, text: str, file: str, environment: Environment, report: Report) -> None:
+    def __init__(self, text: str, start: Position, environment: Environment, report: Report) -> None:
         self._parser: Any = CParser(text)
-        self._file = file
+        self._start = start
+        self._lines = text.split("\n")
         self._environment = environment
         self._report = report
         self._anchors: dict[str, tuple[Node, int]] = {}
@@ -195,6 +206,8 @@ class _Composer:
         node = Scalar(position, event.value, plain=event.implicit[0])
         if "${" not in event.value:
             node.begin = _begin(event)
+            if event.style == "|":
+                node.indent = _indent(event, self._lines)
             return node
         found = self._environment.substitute(event.value)
         for mistake in found.mistakes:
@@ -245,7 +258,7 @@ class _Composer:
 
     def _at(self, event: Any) -> Position:
         mark = event.start_mark
-        return Position(self._file, mark.line + 1, mark.column + 1)
+        return Position(self._start.file, mark.line + self._start.line, mark.column + 1)
 
 
 def _begin(event: Any) -> int | None:
@@ -256,11 +269,19 @@ def _begin(event: Any) -> int | None:
     return quotes if whole else None
 
 
-def _explain(error: yaml.YAMLError, text: str, file: str) -> tuple[Position, str]:
+def _indent(event: Any, lines: list[str]) -> int | None:
+    """How far the lines of a block are moved to the right; None where it has none to tell by."""
+    for number, line in enumerate(event.value.split("\n"), event.start_mark.line + 1):
+        if line and number < len(lines):
+            return len(lines[number].rstrip("\r")) - len(line)
+    return None
+
+
+def _explain(error: yaml.YAMLError, text: str, start: Position) -> tuple[Position, str]:
     """Where the syntax is broken and what to do about it, in words of people rather than of the parser."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
-        return Position(file, 1, 1), f"not valid YAML: {error}"
+        return start, f"not valid YAML: {error}"
     lines = text.splitlines() or [""]
     line = lines[mark.line] if mark.line < len(lines) else ""
     character = line[mark.column : mark.column + 1]
@@ -278,4 +299,4 @@ def _explain(error: yaml.YAMLError, text: str, file: str) -> tuple[Position, str
         if context is not None:
             mark = context
         explanation = "not valid YAML: the quotes opened here are never closed"
-    return Position(file, mark.line + 1, mark.column + 1), explanation
+    return Position(start.file, mark.line + start.line, mark.column + 1), explanation

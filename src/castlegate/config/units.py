@@ -96,3 +96,11 @@ class Template:
 
 
 TemplateText = Annotated[str, Template()]
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Marks text that is a condition in CEL; stands in `Annotated`."""
+
+
+ExpressionText = Annotated[str, Expression()]

@@ -7,9 +7,9 @@ what depends on a step that failed is skipped and says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from confluent_kafka import KafkaException
@@ -28,6 +28,9 @@ from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
+
+if TYPE_CHECKING:
+    from castlegate.upstreams.kafka.upstream import Operation
 
 _ROUND_TRIP = 4  # times the within: to find the ends, to be assigned, to come back, and some slack
 
@@ -170,6 +173,8 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
         topic = getattr(chain[-1], "topic", None)
         if topic is not None:
             routes.setdefault(topic, []).append(name)
+    for topic, name in _authorizers(generation):
+        routes.setdefault(topic, []).append(name)
     needs = [Need(topic, tuple(names), written=True) for topic, names in routes.items()]
     settings = engine.settings
     for box in engine.mailboxes.values():
@@ -181,3 +186,17 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
             correlation = box.correlation
             needs.append(Need(topic, (), False, owned=box.owned, only_one=alone, correlation=correlation))
     return needs
+
+
+def _authorizers(generation: Generation) -> Iterator[tuple[str, str]]:
+    """The topics of those that are asked who calls, each with a route that asks."""
+    document = generation.document
+    for name, route in document.routes.items():
+        for scheme in document.effective(route).schemes:
+            authorizer = document.auth[scheme].authorizer
+            if authorizer is None:
+                continue
+            service, _, operation = authorizer.call.partition(".")
+            upstream = generation.upstreams[service]
+            if not isinstance(upstream, HttpUpstream):
+                yield cast("Operation", upstream.described(operation, "last")).topic, name

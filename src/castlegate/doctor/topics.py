@@ -11,7 +11,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource  # t
 
 from castlegate.doctor.findings import Finding
 from castlegate.upstreams.kafka.settings import Kafka
-from castlegate.upstreams.kafka.topics import creation_command
+from castlegate.upstreams.kafka.topics import creation_command, inbox_topic
 
 _PARTITIONS = 8  # in the command that is shown for a service's topic
 
@@ -92,7 +92,8 @@ def _seen(need: Need, future: Future[Any], settings: Kafka) -> Seen:
         return Seen(need, Finding(check, "wrong", says, "see which of its brokers are down"))
     if need.only_one and partitions > 1:
         says = f"it has {partitions} partitions: services answer to any of them, and one is read"
-        advice = f"delete it and let the gateway create it, or: {creation_command(settings, need.topic, 1)}"
+        command = creation_command(settings, need.topic, inbox_topic(settings, 1))
+        advice = f"delete it and let the gateway create it, or: {command}"
         return Seen(need, Finding(check, "wrong", says, advice))
     told = f"{partitions} partition{'s' if partitions > 1 else ''}"
     return Seen(need, Finding(check, "well", f"{told}, {_purpose(need)}"), partitions)
@@ -104,7 +105,7 @@ def _absent(check: str, need: Need, error: KafkaError, settings: Kafka) -> Findi
     if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
         return Finding(check, "wrong", error.str(), "see the broker's log")
     if need.owned is not None:
-        command = creation_command(settings, need.topic, need.owned)
+        command = creation_command(settings, need.topic, inbox_topic(settings, need.owned))
         if settings.topics.create:
             return Finding(check, "note", f"it is not there yet; the gateway creates it when it starts, as: {command}")
         return Finding(check, "wrong", "it does not exist, and 'create' of 'kafka.topics' is false", command)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from castlegate.edge.answering import Answerer
 from castlegate.edge.exchange import Exchange
@@ -43,7 +43,7 @@ class ClientConnection(asyncio.Protocol):
         self.now = listener.loop.time
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.peer = ""
-        self.certificate: dict[str, Any] | None = None  # the client's, if it was verified, as `ssl` parses it
+        self.certificate: bytes | None = None  # the client's in DER, if it was verified
         self.receiver = Receiver(self, listener)
         self.answerer = Answerer(self, listener)
         # Changed by the callbacks of this class; the halves only look, but for `expires`.

@@ -9,15 +9,17 @@ parser sees heads only.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 import httptools
 
+from castlegate.config.fields import ends_at_gateway, spelling
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Headers
 from castlegate.routing.template import ANY, METHODS
 from castlegate.telemetry.access_log import json_text
-from castlegate.wire.fields import HOP_BY_HOP, FieldReader, Malformed, without_named
+from castlegate.wire.fields import FieldReader, Malformed, without_named
 
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION = re.compile(rb"[A-Z-]+ [^ \r\n]+ HTTP/(?!1\.[01]\r)\d+(?:\.\d+)?\r\n")
@@ -25,16 +27,6 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)(/[^#]*|\?[^#]*)?")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::[0-9]{1,5})?")
 _LONGEST_HOST = 262  # bytes: a name of 255 (RFC 1035 §2.3.4) and a port
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-
-# Fields that the edge reads itself. They are not among the pairs that are passed on: what the services get in their
-# place is written anew.
-_READ_HERE = HOP_BY_HOP | {
-    b"host", b"content-length", b"expect", b"x-request-id", b"traceparent", b"tracestate",
-    b"user-agent", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port",
-    b"via",
-}  # fmt: skip
-
-_OF_PROXIES = (b"x-forwarded-", b"x-real-ip")  # what proxies say of the client; believed of trusted ones only
 
 _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 
@@ -46,12 +38,13 @@ class Fields:
 
     __slots__ = (
         "block", "chunked", "client", "forwarded", "headers", "host", "identified", "judged_by", "keep_alive", "length",
-        "log_agent", "log_client", "read", "version",
+        "log_agent", "log_client", "read", "read_by", "version",
     )  # fmt: skip
 
-    def __init__(self, block: bytes, version: bytes) -> None:
+    def __init__(self, block: bytes, version: bytes, read_by: FieldReader | None = None) -> None:
         self.block = block  # as it was received, with the empty line at its end
         self.version = version  # minor
+        self.read_by = read_by  # another one might not pass on the same
         self.headers = Headers()  # what is passed on
         self.read: dict[bytes, bytes] = {}  # what the edge reads itself
         self.host = b""
@@ -70,12 +63,17 @@ class Fields:
 class HeadReader:
     """Reads the heads that the connections of a listener have collected."""
 
-    __slots__ = ("_lines", "_max_fields", "_max_uri")
+    __slots__ = ("__weakref__", "_lines", "_max_fields", "_max_uri")
 
-    def __init__(self, max_fields: int, max_uri: int) -> None:
+    def __init__(self, max_fields: int, max_uri: int, dropped: frozenset[str] = frozenset()) -> None:
+        """`dropped`: see `drop`."""
         self._max_fields = max_fields
         self._max_uri = max_uri
-        self._lines = FieldReader(_role, _ONCE)
+        self._lines = FieldReader(_roles(dropped), _ONCE)
+
+    def drop(self, dropped: frozenset[str]) -> None:
+        """From now on fields of these names, by `spelling`, are not passed on, besides those that never are."""
+        self._lines = FieldReader(_roles(dropped), _ONCE)
 
     def read(self, raw: bytes, last: Fields | None) -> tuple[bytes, bytes, Fields]:
         """Method, target and fields of the head that `raw` is, from the method to the empty line. Raises
@@ -90,7 +88,7 @@ class HeadReader:
         if method not in _KNOWN_METHODS:
             raise _refuse_method(method)
         block = raw[line.end() :]
-        if last is None or block != last.block or version != last.version:
+        if last is None or block != last.block or version != last.version or last.read_by is not self._lines:
             last = self._read_fields(raw, block, version)
         return method, target, last
 
@@ -99,7 +97,7 @@ class HeadReader:
         if len(lines) > self._max_fields:
             raise RequestRefused(Kinds.HEADERS_TOO_LARGE, f"There are more than {self._max_fields} header fields.")
         _validate(raw, len(lines) + 2)
-        fields = Fields(block, version)
+        fields = Fields(block, version, self._lines)
         passed: list[bytes] = []
         try:
             self._lines.read(lines, passed, fields.read)
@@ -176,14 +174,18 @@ def _frame(fields: Fields, passed: list[bytes]) -> None:
     fields.headers = Headers(passed)
 
 
-def _role(name: bytes) -> bytes | None:
+def _roles(dropped: frozenset[str]) -> Callable[[bytes], bytes | None]:
     """Under which name the edge reads a field; None: it is passed on.
 
     Many servers take `X_Forwarded_For` for `X-Forwarded-For`: in no spelling does such a field pass unread, but only
     the true one means anything.
     """
-    plain = name.replace(b"_", b"-")
-    return name if plain in _READ_HERE or plain.startswith(_OF_PROXIES) else None
+
+    def role(name: bytes) -> bytes | None:
+        text = name.decode("latin-1")
+        return name if name == b"user-agent" or ends_at_gateway(text) or spelling(text) in dropped else None
+
+    return role
 
 
 def _is_host(host: bytes) -> bool:

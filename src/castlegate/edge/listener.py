@@ -11,6 +11,7 @@ import sys
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, cast
+from weakref import WeakSet
 
 from castlegate.edge.connection import ClientConnection
 from castlegate.edge.exchange import Exchange
@@ -44,18 +45,23 @@ class Listener:
         registry: Registry,
         certificates: Certificates | None = None,
         *,
+        dropped: frozenset[str] = frozenset(),
         share: int = 1,
     ) -> None:
-        """`share`: among how many listeners the instance's connections are divided."""
+        """`dropped`: fields of clients that nobody gets, by their `spelling`. `share`: among how many listeners the
+        instance's connections are divided.
+        """
         # What a reload replaces; connections that are open keep the limits that they began with.
         self.settings = settings
         self.router = router
         self.log = log
-        self.reader = HeadReader(settings.limits.headers, settings.limits.uri)
+        self.dropped = dropped
+        self.reader = HeadReader(settings.limits.headers, settings.limits.uri, dropped)
         self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
         self.certificates = certificates
         self.max_connections = -(-settings.limits.connections // share)
         # For good.
+        self._readers = WeakSet([self.reader])  # of connections that are open too: what is dropped holds for all
         self.scheme = b"http" if certificates is None else b"https"
         self.unrouted = unrouted  # what requests count as that no route is for
         self.ids = Ids()
@@ -86,11 +92,18 @@ class Listener:
         router: Router[Route],
         log: AccessLog | None,
         certificates: Certificates | None = None,
+        *,
+        dropped: frozenset[str] = frozenset(),
     ) -> None:
         """Serve with these from now on; what is being answered goes on with what it began with."""
+        if dropped != self.dropped:
+            self.dropped = dropped
+            for reader in self._readers:
+                reader.drop(dropped)
         if settings != self.settings:
             self.settings = settings
-            self.reader = HeadReader(settings.limits.headers, settings.limits.uri)
+            self.reader = HeadReader(settings.limits.headers, settings.limits.uri, dropped)
+            self._readers.add(self.reader)
             self.forwarding = Forwarding(settings.trusted_proxies, settings.name)
             self.max_connections = min(self._most, -(-settings.limits.connections // self._share))
         self.router = router

@@ -162,6 +162,8 @@ class Receiver:
         if fields is not self._fields or fields.judged_by is not listener.forwarding:
             self._adopt(fields)
         exchange = open_exchange(listener, connection.peer, method, target, fields, connection.now())
+        if connection.certificate is not None:
+            exchange.request.certificate = connection.certificate
         request, length = exchange.request, fields.length
         request.deadline = request.arrived + exchange.route.timeout
         if not length and not fields.chunked:

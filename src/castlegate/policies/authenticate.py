@@ -7,13 +7,13 @@ public by omission: the configuration's check refuses a route that says neither.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
 from castlegate.errors import GatewayError, Kinds, RequestRefused
 from castlegate.message import Handler, Request, Response
-from castlegate.policies.policy import Site
+from castlegate.policies.policy import Site, refuse
 from castlegate.problem import problem
 from castlegate.schemes.scheme import Scheme, Unauthenticated
 from castlegate.sketch import Description, Sketch
@@ -50,35 +50,47 @@ class Authenticate:
         self._schemes: Sequence[Scheme] = list(schemes.values())
 
     def describe(self, sketch: Sketch) -> Description:
-        """Which schemes."""
-        del sketch
-        return Description(role="policy", name="authenticate", says={"by": self._names})
+        """Which schemes, and who is taken to call."""
+        caller = sketch.caller
+        sketch.request.principal = sketch.someone(self._names[0])
+        says: dict[str, Any] = {"by": self._names}
+        if caller is not None and caller.scheme not in ("", *self._names):
+            says["refuses"] = f"callers known by '{caller.scheme}'"
+            sketch.refusal = RequestRefused(Kinds.UNAUTHORIZED, "This caller is not known to the schemes of the route.")
+        elif caller is not None:
+            scheme = caller.scheme or self._names[0]
+            sketch.request.principal = msgspec.structs.replace(caller, scheme=scheme)
+            says["accepts"] = f"{caller.subject}, by {scheme}"
+        return Description(role="policy", name="authenticate", says=says)
 
     def wrap(self, inner: Handler) -> Handler:
         """Handlers behind it find the request's principal set."""
         schemes = self._schemes
 
         def handle(request: Request) -> Awaitable[Response]:
-            for scheme in schemes:
+            for number, scheme in enumerate(schemes):
                 credential = scheme.take(request)
                 if credential is not None:
                     principal = scheme.known(credential)
                     if principal is None:
-                        return self._verify(inner, request)
+                        return self._verify(inner, request, number, credential)
                     request.principal = principal
                     return inner(request)
-            return self._verify(inner, request)
+            return refuse(self._refusal(Failed(None, None)), request)
 
         return handle
 
-    async def _verify(self, inner: Handler, request: Request) -> Response:
+    async def _verify(self, inner: Handler, request: Request, first: int, unknown: bytes) -> Response:
+        """By the first scheme that has a credential, which it does not know yet, or those behind it."""
         failed = Failed(None, None)
-        for scheme in self._schemes:
-            credential = scheme.take(request)
+        for number in range(first, len(self._schemes)):
+            scheme = self._schemes[number]
+            credential = unknown if number == first else scheme.take(request)
             if credential is None:
                 continue
+            known = None if number == first else scheme.known(credential)
             try:
-                request.principal = scheme.known(credential) or await scheme.verify(credential, request)
+                request.principal = known or await scheme.verify(credential, request)
             except GatewayError as error:
                 failed = Failed(scheme, error)
             else:

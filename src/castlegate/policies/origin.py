@@ -62,10 +62,41 @@ def check_origin(settings: Said, site: Site) -> OriginPolicy | None:
     ambient = frozenset(name for name in settings.schemes if site.schemes[name].ambient)
     if settings.public or not ambient:
         return None
+    return OriginPolicy(trusted_by(settings), ambient)
+
+
+def trusted_by(settings: Said) -> list[str]:
+    """Origins whose pages may send anything, beside the route's own host."""
     trusted = list(settings.trusted_origins or ())
     if settings.cors is not None and settings.cors.credentials:
         trusted += settings.cors.origins
-    return OriginPolicy(trusted, ambient)
+    return trusted
+
+
+class Pages:
+    """Whose may send requests with what browsers add by themselves: the route's own host, and those that it trusts."""
+
+    def __init__(self, trusted: list[str]) -> None:
+        self._trusts = matcher(trusted)
+
+    def send(self, request: Request) -> bool:
+        """Whether one of them sent this, or no browser at all."""
+        origin = request.headers.get(b"origin")
+        site = request.headers.get(b"sec-fetch-site")
+        if site in (b"same-origin", b"none") or (site is None and origin is None):
+            return True
+        if origin is None:
+            return False
+        own = site is None and origin.partition(b"://")[2].lower() == request.host.lower()
+        return own or self._trusts(origin)
+
+    def guard(self, inner: Handler) -> Handler:
+        """403 for what another site's page had a browser send."""
+        return lambda request: inner(request) if self.send(request) else _refuse_page(request)
+
+
+def _refuse_page(request: Request) -> Awaitable[Response]:
+    return refuse(RequestRefused(Kinds.FORBIDDEN, "A page of another site may not send this."), request)
 
 
 class OriginPolicy:
@@ -73,7 +104,7 @@ class OriginPolicy:
 
     def __init__(self, trusted: list[str], ambient: frozenset[str]) -> None:
         self._trusted = trusted
-        self._trusts = matcher(trusted)
+        self._pages = Pages(trusted)
         self._ambient = ambient
 
     def describe(self, sketch: Sketch) -> Description:
@@ -89,22 +120,11 @@ class OriginPolicy:
     def wrap(self, inner: Handler) -> Handler:
         """403 for what another site's page had a browser send."""
         ambient = self._ambient
+        sent_by_own = self._pages.send
 
         def handle(request: Request) -> Awaitable[Response]:
             if request.method in _SAFE or request.principal is None or request.principal.scheme not in ambient:
                 return inner(request)
-            if self._acceptable(request):
-                return inner(request)
-            return refuse(RequestRefused(Kinds.FORBIDDEN, "A page of another site may not send this."), request)
+            return inner(request) if sent_by_own(request) else _refuse_page(request)
 
         return handle
-
-    def _acceptable(self, request: Request) -> bool:
-        origin = request.headers.get(b"origin")
-        site = request.headers.get(b"sec-fetch-site")
-        if site in (b"same-origin", b"none") or (site is None and origin is None):
-            return True
-        if origin is None:
-            return False
-        own = site is None and origin.partition(b"://")[2].lower() == request.host.lower()
-        return own or self._trusts(origin)

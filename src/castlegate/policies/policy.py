@@ -10,6 +10,7 @@ coroutine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from castlegate.config.references import Scope
@@ -17,6 +18,7 @@ from castlegate.config.report import Place
 from castlegate.errors import GatewayError
 from castlegate.means import Means
 from castlegate.message import Policy, Request, Response
+from castlegate.policies.named import Rule
 from castlegate.problem import problem
 from castlegate.routing.template import RouteKey
 from castlegate.schemes.scheme import Scheme
@@ -37,6 +39,8 @@ class Site(NamedTuple):
     schemes: Mapping[str, Scheme]
     """The entries of `auth`."""
     means: Means
+    rules: Mapping[str, Rule] = MappingProxyType({})
+    """The entries of `policies`."""
 
 
 class DescribedPolicy(Policy, Described, Protocol):

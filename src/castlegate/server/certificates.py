@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 
+from castlegate.config.files import Signature, signature
 from castlegate.config.report import ConfigError
 from castlegate.telemetry.stumbles import Stumbles
 from castlegate.wire.certificates import FromFiles
 
 logger = logging.getLogger("castlegate.certificates")
-
-Signature = tuple[tuple[int, ...] | None, ...]
 
 
 async def keep_current(made: FromFiles, seen: Signature) -> None:
@@ -44,16 +42,3 @@ def reload(made: FromFiles) -> bool:
         logger.warning("%s", warning)
     logger.info("new certificates of '%s' are used from now on", made.name)
     return True
-
-
-def signature(files: list[Path]) -> Signature:
-    """What differs when a file was written or replaced."""
-    return tuple(_of_one(file) for file in files)
-
-
-def _of_one(file: Path) -> tuple[int, ...] | None:
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev

@@ -22,13 +22,14 @@ import msgspec
 import uvloop
 
 from castlegate.build import Generation, forget_unused
+from castlegate.config.files import Signature, signature
 from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded
 from castlegate.edge.listener import Listener
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request, Response
 from castlegate.routing.route import Route
-from castlegate.server.certificates import Signature, keep_current, signature
+from castlegate.server.certificates import keep_current
 from castlegate.server.control import (
     Channel,
     Discard,
@@ -143,7 +144,7 @@ class Worker:
             self._read = {made: signature(made.files) for made in generation.certificates}
             await generation.compile()
             wanted = generation.document.access_log
-            log = AccessLog.open(wanted.path, wanted.redact, self._dropped, self._log)
+            log = AccessLog.open(wanted.path, generation.document.redacted, self._dropped, self._log)
             self._prepared = order.version, generation, log
             await generation.start()
         except (ConfigError, OSError) as error:
@@ -185,12 +186,19 @@ class Worker:
                 self._log,
                 self._registry,
                 generation.client_certificates,
+                dropped=generation.told_names,
                 share=self._arguments.workers,
             )
             self._listener.bound(_allowed_connections(self._listener.max_connections))
             await self._listener.start(socket.socket(fileno=self._arguments.listen))
         else:
-            self._listener.adopt(document.listen, generation.router, self._log, generation.client_certificates)
+            self._listener.adopt(
+                document.listen,
+                generation.router,
+                self._log,
+                generation.client_certificates,
+                dropped=generation.told_names,
+            )
         self._watch_certificates(generation)
         if before is not None:
             self._retire(before)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # TLS 1.2 without what lacks forward secrecy or authenticated encryption (RFC 9325 §4.2); those of 1.3 are all good.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_NOT_READ = "which holds no certificate in PEM, or one that cannot be read"
 _LARGEST = 16 * 1024 * 1024  # bytes of a file; the authorities that browsers trust have 250 KB, long lists of
 # revoked certificates some megabytes
 
@@ -98,18 +99,31 @@ def load_pair(context: ssl.SSLContext, at: Place, files: PairFiles) -> list[str]
 
 def load_authorities(context: ssl.SSLContext, at: Place, file: str) -> list[Certificate]:
     """Have the context trust the authorities in a file, and no others; these."""
-    from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
+
+    authorities = read_authorities(at, file)
+    try:
+        # Not as it stands: `ssl` takes no text that is not ASCII, which the names between certificates may be.
+        der = b"".join([each.public_bytes(Encoding.DER) for each in authorities])
+        if der:
+            context.load_verify_locations(cadata=der)
+    except (ssl.SSLError, ValueError):
+        refuse_file(at, file, _NOT_READ)
+        return []
+    return authorities
+
+
+def read_authorities(at: Place, file: str) -> list[Certificate]:
+    """The certificates in a file; none after a mistake."""
+    from cryptography import x509
 
     pem = read_file(at, file)
     if pem is None:
         return []
     try:
         authorities = x509.load_pem_x509_certificates(pem)
-        # Not as it stands: `ssl` takes no text that is not ASCII, which the names between certificates may be.
-        context.load_verify_locations(cadata=b"".join([each.public_bytes(Encoding.DER) for each in authorities]))
-    except (ssl.SSLError, ValueError):
-        refuse_file(at, file, "which holds no certificate in PEM, or one that cannot be read")
+    except ValueError:
+        refuse_file(at, file, _NOT_READ)
         return []
     for authority in authorities:
         _warn_of_dates(authority, at, file)

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
+from castlegate.config import fields as config_fields
 from castlegate.errors import Kind, Kinds
 
-# Fields of one hop (RFC 9110 §7.6.1): read by the connection that they came over, never passed on.
-HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
-)
+HOP_BY_HOP = frozenset(name.encode() for name in config_fields.HOP_BY_HOP)
 
 STATUS_LINES = {
     status: b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode() if status in set(HTTPStatus) else b"")

@@ -159,9 +159,10 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
     # The side of the protocol inside: asyncio.Transport.
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`peercert` is the peer's certificate if it was verified, as `ssl` parses it; the rest is the socket's."""
+        """`peercert` is the peer's certificate in DER, if it was verified; the rest is the socket's."""
         if name == "peercert":
-            return self._ssl.getpeercert() or default
+            verified = self._ssl.context.verify_mode is not ssl.CERT_NONE
+            return (self._ssl.getpeercert(binary_form=True) if verified else None) or default
         return self._ssl if name == "ssl_object" else self._transport.get_extra_info(name, default)
 
     def is_closing(self) -> bool:

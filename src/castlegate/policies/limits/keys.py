@@ -28,7 +28,10 @@ def key_of(per: str, scope: Scope, at: Place) -> KeyOf:
 def check_per(per: str, scope: Scope, at: Place, *, public: bool) -> None:
     """Report where it cannot be found."""
     if per in ("principal", "key") and public:
-        at.mistake(f"the route is public, so there is no {per}; say 'per: address', or who may call with 'auth'")
+        at.mistake(
+            f"the route is public, so there is no {per}; say 'per: address', or who may call with 'auth', or '[]' for "
+            "no such limit"
+        )
     elif per not in WORDS:
         if "{" not in per:
             hint = suggest(per, WORDS, "there are") + (

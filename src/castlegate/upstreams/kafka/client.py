@@ -118,6 +118,12 @@ class Clients:
             },
         )
 
+    def follower(self, on_error: OnError) -> ClientConfig:
+        """Of a reader that is to know when it has read all."""
+        return {
+            **self.consumer(on_error), "client.id": f"{self._client_id}-table", "enable.partition.eof": True
+        }  # fmt: skip
+
     def _with(self, defaults: ClientConfig, ours: ClientConfig) -> ClientConfig:
         return {
             **_COMMON,

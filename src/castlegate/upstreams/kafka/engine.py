@@ -26,10 +26,11 @@ from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.kafka.client import Clients, RateLimit, log
 from castlegate.upstreams.kafka.dialects.dialect import Dialect
-from castlegate.upstreams.kafka.events import Events, Publisher
+from castlegate.upstreams.kafka.events import ANY, Events, Publisher
 from castlegate.upstreams.kafka.gate import Gate, Gates, Link
 from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
+from castlegate.upstreams.kafka.log import PARTITION, TABLE, Log
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
@@ -37,7 +38,7 @@ from castlegate.upstreams.kafka.producers import Producers
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.upstreams.kafka.streams import Flows, interrupt
 from castlegate.upstreams.kafka.supply import Supply, Whom
-from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo
+from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo, inbox_topic
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
 from castlegate.wire.timer import Timer
@@ -135,7 +136,8 @@ class Engine:
         self._silent_since: float | None = None
         self._doubted_at = 0.0
         self._doubting: asyncio.TimerHandle | None = None
-        self._publishers: dict[str, Publisher] = {}
+        self._publishers: dict[tuple[str, int], Publisher] = {}
+        self._logs: list[Log] = []
         self._limit = RateLimit()
         self._started = False
         self._settled: asyncio.Future[None] = loop.create_future()
@@ -175,7 +177,8 @@ class Engine:
         for topic in forgotten:
             self.metrics.missing.child(topic).value = 0
         self.gates.keep(topics)
-        self._publishers = {topic: each for topic, each in self._publishers.items() if topic in topics}
+        self._publishers = {place: each for place, each in self._publishers.items() if place[0] in topics}
+        self._logs = [each for each in self._logs if each.topic in topics]
         left = [Order(topic, ()) for topic in self._mailboxes.keys() - topics]
         self._mailboxes = {topic: each for topic, each in self._mailboxes.items() if topic in topics}
         self._tell_watch()
@@ -202,11 +205,11 @@ class Engine:
         """A service behind this cluster."""
         return KafkaUpstream(self, name, settings)
 
-    def publisher(self, topic: str) -> Publisher:
+    def publisher(self, topic: str, partition: int = ANY) -> Publisher:
         """For events on `topic`."""
-        publisher = self._publishers.get(topic)
+        publisher = self._publishers.get((topic, partition))
         if publisher is None:
-            publisher = self._publishers[topic] = Publisher(
+            publisher = self._publishers[topic, partition] = Publisher(
                 topic,
                 self._events,
                 self.gate(topic, None),
@@ -214,10 +217,20 @@ class Engine:
                 max_record=self.settings.max_record,
                 stored=self.metrics.events.child(topic, "stored"),
                 failed=self.metrics.events.child(topic, "failed"),
+                partition=partition,
             )
             self._supply.make()
             self.gates.refresh()
         return publisher
+
+    def log(self, topic: str) -> Log:
+        """A topic that is read whole: one of the gateway's own, made where it is missing. A new reader each time."""
+        gate = self.gate(topic, None)
+        publisher = self.publisher(topic, PARTITION)
+        made = Log(publisher, gate, self._clients, self.timer, self._tell, self._on_error("table"))
+        self._logs = [*(each for each in self._logs if not each.stopped), made]
+        self._tell_watch()
+        return made
 
     async def start(self) -> None:
         """Begin; returns when brokers have answered and all is set up, or are known not to, or after a moment.
@@ -278,7 +291,11 @@ class Engine:
         self._watch.wanted = frozenset(
             {*self.gates.topics, *(b.topic for b in self._mailboxes.values() if not b.owned)}
         )
-        self._watch.owned = {box.topic: box.owned for box in self._mailboxes.values() if box.owned}
+        boxes = [box for box in self._mailboxes.values() if box.owned]
+        self._watch.owned = {
+            **{box.topic: inbox_topic(self.settings, box.owned) for box in boxes if box.owned},
+            **{each.topic: TABLE for each in self._logs},
+        }
         self._watch.reads = frozenset(self._mailboxes).difference(self.gates.topics)
         self._inbox.correlation = {box.topic: box.correlation for box in self._mailboxes.values()}
 
@@ -409,6 +426,9 @@ class Engine:
                 self.gates.topics[topic] = info
             elif mailbox is None:
                 continue  # it was forgotten meanwhile
+            for each in self._logs:
+                if each.topic == topic:
+                    each.seen(info)
             order = mailbox.seen(info, clock) if mailbox is not None else None
             if order is not None:
                 orders.append(order)

@@ -22,6 +22,8 @@ from castlegate.upstreams.kafka.dialects.dialect import SentHeaders
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
+ANY = -1  # partition: by the record's key, or spread
+
 _POLL_S = 0.2  # how late the thread notices its end
 
 
@@ -101,14 +103,16 @@ class Events:
             self._thread.start()
         return before
 
-    def send(self, topic: str, key: bytes | None, value: bytes, headers: SentHeaders) -> Event:
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: SentHeaders, partition: int = ANY
+    ) -> Event:
         """Hand a record over. Raises `CallFailed` (not sent) if it is not taken."""
         producer = self._producer
         if producer is None:
             raise not_sent(Kinds.BROKER_UNAVAILABLE)
         event = Event(self.reports)
         try:
-            producer.produce(topic, value, key, headers=headers, on_delivery=event.on_report)
+            producer.produce(topic, value, key, partition, headers=headers, on_delivery=event.on_report)
         except BufferError as error:
             raise not_sent(Kinds.QUEUE_FULL) from error
         except KafkaException as failure:
@@ -156,14 +160,24 @@ class Events:
 
 
 class Publisher:
-    """Puts events on one topic."""
+    """Puts events on one topic, or on one partition of it."""
 
-    __slots__ = ("_events", "_failed", "_gate", "_max_record", "_stored", "_timer", "topic")
+    __slots__ = ("_events", "_failed", "_gate", "_max_record", "_partition", "_stored", "_timer", "topic")
 
     def __init__(
-        self, topic: str, events: Events, gate: Gate, timer: Timer, *, max_record: int, stored: Counter, failed: Counter
+        self,
+        topic: str,
+        events: Events,
+        gate: Gate,
+        timer: Timer,
+        *,
+        max_record: int,
+        stored: Counter,
+        failed: Counter,
+        partition: int = ANY,
     ) -> None:
         self.topic = topic
+        self._partition = partition
         self._events = events
         self._gate = gate
         self._timer = timer
@@ -182,7 +196,9 @@ class Publisher:
         }
         return Description(role="upstream", name="Kafka, an event", says=says)
 
-    async def publish(self, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]], deadline: float) -> Ack:
+    async def publish(
+        self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], deadline: float
+    ) -> Ack:
         """Store one event; the deadline is loop time. Raises `CallFailed`."""
         try:
             ack = await self._publish(key, value, headers, deadline)
@@ -192,14 +208,16 @@ class Publisher:
         self._stored.value += 1
         return ack
 
-    async def _publish(self, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]], deadline: float) -> Ack:
-        if len(value) > self._max_record:
+    async def _publish(
+        self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], deadline: float
+    ) -> Ack:
+        if value is not None and len(value) > self._max_record:
             raise not_sent(Kinds.RECORD_TOO_LARGE)
         if not self._gate.open:
             await self._gate.admit(deadline)
         if deadline <= self._timer.now():
             raise not_sent(Kinds.TIMEOUT)
-        event = self._events.send(self.topic, key, value, [*headers])
+        event = self._events.send(self.topic, key, value, [*headers], self._partition)
         self._timer.add(event, deadline)
         try:
             return await event.waiter

@@ -135,13 +135,15 @@ class HeaderNames(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     error: str | None = "error"
     """Its presence on a reply says that the service failed; its value is the reason."""
 
+    def in_use(self) -> list[tuple[str, str]]:
+        """Which is called what."""
+        names = [(field, getattr(self, field)) for field in ("correlation", "reply_topic", "reply_partition", "error")]
+        return [(field, name) for field, name in names if name is not None]
+
     def check(self, at: Place) -> None:
         """Names that are free and differ."""
         taken = dict.fromkeys(CONTEXT_NAMES, "the gateway writes a header of this name itself")
-        for field in ("correlation", "reply_topic", "reply_partition", "error"):
-            name = getattr(self, field)
-            if name is None:
-                continue
+        for field, name in self.in_use():
             if not name or not name.isprintable():
                 at.field(field).mistake(f"expected the name of a record header, found {at.field(field).shown(name)}")
             elif name in taken:

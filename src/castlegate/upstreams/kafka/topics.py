@@ -50,6 +50,13 @@ class Order(NamedTuple):
     offsets: Mapping[int, int] = {}  # where to begin, by partition: filled in before the inbox gets it
 
 
+class Owned(NamedTuple):
+    """How a topic that belongs to the gateway is made."""
+
+    partitions: int
+    configuration: Mapping[str, str]
+
+
 class Unreachable(Exception):
     """No broker answered; the reason is for the operator."""
 
@@ -70,7 +77,7 @@ class Topics:
         self._settings = settings
 
     def look(
-        self, names: Iterable[str], owned: Mapping[str, int], reads: frozenset[str], timeout: float
+        self, names: Iterable[str], owned: Mapping[str, Owned], reads: frozenset[str], timeout: float
     ) -> dict[str, TopicInfo]:
         """Describe all of these, after creating what is missing of the owned. Raises `Unreachable`.
 
@@ -81,14 +88,14 @@ class Topics:
             name: owned[name] for name, info in found.items() if name in owned and info.presence is Presence.MISSING
         }
         created = []
-        for name, partitions in missing.items():
-            problem = self._create(name, partitions) if self._settings.topics.create else "it is not to be created"
+        for name, wanted in missing.items():
+            problem = self._create(name, wanted) if self._settings.topics.create else "it is not to be created"
             if not problem:
                 created.append(name)
             else:
-                command = creation_command(self._settings, name, partitions)
+                command = creation_command(self._settings, name, wanted)
                 found[name] = found[name]._replace(
-                    problem=f"reply topic {name} does not exist and {problem}; create it: {command}"
+                    problem=f"topic {name} does not exist and {problem}; create it: {command}"
                 )
         if created:
             found.update(self._appeared(created, reads, timeout))
@@ -142,9 +149,10 @@ class Topics:
             return TopicInfo(Presence.FORBIDDEN, problem=f"topic {name} may not be {'read' if read else 'written to'}")
         return TopicInfo(Presence.PRESENT, len(described.partitions), str(described.topic_id))
 
-    def _create(self, name: str, partitions: int) -> str:
+    def _create(self, name: str, wanted: Owned) -> str:
         """Make it; says why that failed, or nothing."""
-        topic = NewTopic(name, partitions, self._settings.topics.replication, config=_configuration(self._settings))
+        replication = self._settings.topics.replication
+        topic = NewTopic(name, wanted.partitions, replication, config=dict(wanted.configuration))
         future = self._admin.create_topics([topic], request_timeout=_CREATE_S, operation_timeout=_CREATE_S)[name]
         try:
             _answer(future)
@@ -176,18 +184,20 @@ def _answer(future: Future[Any]) -> Any:
     raise Refused(error.code(), error.str())
 
 
-def creation_command(settings: Kafka, name: str, partitions: int) -> str:
+def creation_command(settings: Kafka, name: str, wanted: Owned) -> str:
     """What an operator types to make an owned topic."""
     replication = settings.topics.replication
     return " ".join(
         [
             f"kafka-topics.sh --bootstrap-server {settings.bootstrap} --create",
-            f"--topic {name} --partitions {partitions}",
+            f"--topic {name} --partitions {wanted.partitions}",
             *([f"--replication-factor {replication}"] if replication > 0 else []),
-            *(f"--config {key}={value}" for key, value in _configuration(settings).items()),
+            *(f"--config {key}={value}" for key, value in wanted.configuration.items()),
         ]
     )
 
 
-def _configuration(settings: Kafka) -> dict[str, str]:
-    return {"cleanup.policy": "delete", "retention.ms": str(round(settings.topics.retention * 1000))}
+def inbox_topic(settings: Kafka, partitions: int) -> Owned:
+    """One that replies come to."""
+    retention = str(round(settings.topics.retention * 1000))
+    return Owned(partitions, {"cleanup.policy": "delete", "retention.ms": retention})

@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient
 from castlegate.telemetry.stumbles import Stumbles
 from castlegate.upstreams.kafka.client import Clients, log
 from castlegate.upstreams.kafka.settings import Kafka
-from castlegate.upstreams.kafka.topics import Order, Presence, Refused, TopicInfo, Topics, Unreachable
+from castlegate.upstreams.kafka.topics import Order, Owned, Presence, Refused, TopicInfo, Topics, Unreachable
 
 _WELL_S = 5.0  # between looks while all is well
 _MISSING_S = 2.0  # while a topic is missing
@@ -64,7 +64,7 @@ class Watch:
         self._unplaced = unplaced  # topic, reason
         # Shared with the loop: replaced as a whole by it, or made for threads.
         self.wanted: frozenset[str] = frozenset()
-        self.owned: Mapping[str, int] = {}
+        self.owned: Mapping[str, Owned] = {}
         self.reads: frozenset[str] = frozenset()
         self.number = 0
         self._chores: deque[Callable[[], None]] = deque()

@@ -21,6 +21,21 @@ export class Handlers {
     return { id, item: 'lamp', quantity: 2 };
   }
 
+  /** An authorizer: tokens that begin with `good` are their owner's, `broken` ones are an error, all others refused. */
+  @MessagePattern('nest.verify')
+  verify(@Payload() { token }: { token: string }) {
+    if (token === 'broken') {
+      throw new Error(`no idea what ${token} is`);
+    }
+    if (token === 'nobody') {
+      return null;
+    }
+    if (!token.startsWith('good')) {
+      throw new RpcException({ status: token === 'forbidden' ? 403 : 401, message: `no such token: ${token}` });
+    }
+    return { subject: token.slice(5), scopes: ['orders:read'], claims: { tier: 'gold' }, ttl: 60 };
+  }
+
   /** What arrived, as this service sees it. (A returned `key` or `value` would be taken as those of the record.) */
   @MessagePattern('nest.echo')
   echo(@Payload() payload: unknown, @Ctx() kafka: KafkaContext) {

@@ -15,7 +15,7 @@ from castlegate.upstreams.kafka.delivery import refused, undelivered
 from castlegate.upstreams.kafka.dialects.dialect import SentHeaders
 from castlegate.upstreams.kafka.refusals import refused_settings, refused_together
 from castlegate.upstreams.kafka.settings import Kafka, OwnedTopics
-from castlegate.upstreams.kafka.topics import creation_command
+from castlegate.upstreams.kafka.topics import creation_command, inbox_topic
 
 
 def test_every_record_carries_trace_request_id_and_deadline() -> None:
@@ -103,7 +103,7 @@ def test_what_operators_give_goes_over_our_defaults_and_under_our_promises() -> 
 
 def test_the_command_that_makes_an_inbox() -> None:
     settings = Kafka(bootstrap="b:9092", topics=OwnedTopics(replication=3, retention=60.0))
-    assert creation_command(settings, "castlegate.replies", 8) == (
+    assert creation_command(settings, "castlegate.replies", inbox_topic(settings, 8)) == (
         "kafka-topics.sh --bootstrap-server b:9092 --create --topic castlegate.replies --partitions 8"
         " --replication-factor 3 --config cleanup.policy=delete --config retention.ms=60000"
     )

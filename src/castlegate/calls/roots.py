@@ -1,4 +1,7 @@
-"""References to who calls: `{principal.subject}`, `{claims.sub}`. Reachable where a route asks who calls."""
+"""References to who calls: `{principal.subject}`, `{principal.scopes}`, `{claims.sub}`.
+
+Reachable where a route asks who calls.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from castlegate.config.references import MISSING, Fetch, Parts, Root, dig, steps
 from castlegate.config.report import Place, suggest
 from castlegate.message import Request
 
-_FIELDS = ("subject", "scheme", "credential")
+_FIELDS = ("subject", "scheme", "credential", "scopes")
 
 
 class ClaimsRoot:
@@ -32,12 +35,16 @@ class ClaimsRoot:
 
 
 class PrincipalRoot:
-    """`{principal.subject}`, `{principal.scheme}`, `{principal.credential}`."""
+    """`{principal.subject}`, `{principal.scheme}`, `{principal.credential}`, and `{principal.scopes}`: in their order,
+    with spaces between; `{principal.scopes[]}` as a list.
+    """
 
     needs_body = False
 
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
         """Missing where it is empty."""
+        if name == "scopes":
+            return _scopes if every else _scope
         if name not in _FIELDS or every:
             at.mistake(f"a principal has no '{name}'{suggest(name, _FIELDS, 'it has')}")
             return None
@@ -45,6 +52,14 @@ class PrincipalRoot:
 
     def rest(self, name: str) -> None:
         """Never."""
+
+
+def _scopes(request: Request, _parts: Parts) -> Any:
+    return MISSING if request.principal is None else sorted(request.principal.scopes)
+
+
+def _scope(request: Request, _parts: Parts) -> Any:
+    return MISSING if request.principal is None else " ".join(sorted(request.principal.scopes)) or MISSING
 
 
 PRINCIPAL: dict[str, Root] = {"claims": ClaimsRoot(), "principal": PrincipalRoot()}

@@ -1,0 +1,289 @@
+"""Families of refresh tokens in a compacted topic, for any number of instances: the order of its log decides.
+
+Every worker holds a table of them, made of the log. To use a token, what the family is to be afterwards is written, and
+read back: if the family still was what the record supposes, the use has won; else somebody was before it, and the
+family ends. All readers see the same order, so all of them come to the same end.
+
+A token is handed out only when the record that names it was read back and had won. So a record that has lost names one
+that nobody has: wherever compaction leaves nothing of a family but such a record, the family is ended all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import random
+import time
+from typing import Protocol
+
+import msgspec
+
+from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.issuer.families import Bounds, Family, Granted, Token, begun, full, used
+from castlegate.waiting import Waiter
+from castlegate.wire.timer import Timer
+
+logger = logging.getLogger("castlegate.issuer")
+
+_BEGINNING_S = 2.0  # that a request waits for what was there before this worker to be read
+_MARK = b"-"  # key of records that say nothing but how far the log goes
+_MARK_EVERY = 0.02  # seconds between two of them
+_MARK_S = 5.0  # for one to be read back
+_SWEEP_S = 5.0  # between two looks for what has expired
+_SWEPT = 500  # families at most in a sweep
+_SLACK_S = 60.0  # for clocks that differ
+_JITTER_S = 600.0  # each worker waits so long or less, so that not all delete the same
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Family).decode
+
+
+class Table(Protocol):
+    """See `castlegate.upstreams.kafka.log`."""
+
+    def restart(self) -> None:
+        """Nothing that was told holds any more."""
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        """A record."""
+
+
+class Log(Protocol):
+    """See `castlegate.upstreams.kafka.log`."""
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that was there at the start was read."""
+
+    async def admit(self, deadline: float) -> None:
+        """Return if records can be written now; raises `CallFailed` (not sent)."""
+
+    def start(self, table: Table) -> None:
+        """Read into a table from now on."""
+
+    async def stop(self) -> None:
+        """End."""
+
+    async def append(self, key: bytes, value: bytes | None, deadline: float) -> int:
+        """Write a record; its offset."""
+
+    async def reached(self, offset: int, deadline: float) -> None:
+        """Return when it has been read."""
+
+    async def beginning(self, deadline: float) -> None:
+        """Return when all that was there at the start has been read."""
+
+
+class Asking:
+    """One that waits until all that was written before has been read."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self) -> None:
+        self.waiter: Waiter[None] = Waiter()
+
+    def expire(self) -> None:
+        """Its deadline has passed."""
+        self.waiter.fail(_behind())
+
+
+class TopicFamilies:
+    """See `castlegate.issuer.families.Families`."""
+
+    def __init__(self, log: Log, timer: Timer, bounds: Bounds, most: int) -> None:
+        self._log = log
+        self._timer = timer
+        self._bounds = bounds
+        self._most = most
+        # The table: changed by `restart` and `apply` alone, which the log calls.
+        self._families: dict[bytes, Family] = {}
+        self._expiring: list[tuple[float, bytes]] = []  # a heap of every family and when it is to be looked at
+        # Hashes of tokens whose record is under way → whether it has won, once it was read.
+        self._under_way: dict[str, bool | None] = {}
+        self._asking: list[Asking] = []
+        self._marking: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    # The table.
+
+    def restart(self) -> None:
+        """See `castlegate.upstreams.kafka.log.Table`."""
+        self._families.clear()
+        self._expiring.clear()
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        """See `castlegate.upstreams.kafka.log.Table`."""
+        if key == _MARK:
+            return
+        if value is None:
+            self._families.pop(key, None)
+            return
+        try:
+            after = _decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            logger.warning("a record of the issuer's topic cannot be read and is left out")
+            return
+        before = self._families.get(key)
+        won = not after.replaces or (before is not None and before.takes(after.replaces, after.used))
+        if after.current in self._under_way:
+            self._under_way[after.current] = won
+        if before is not None and not won:
+            del self._families[key]
+        elif before is not None or len(self._families) < self._most:
+            # Of an unknown one it may be the record that compaction has left.
+            self._families[key] = after
+            if before is None:
+                heapq.heappush(self._expiring, (after.until, key))
+        else:
+            logger.warning("there are more logins than 'most' of the issuer's state: one cannot be refreshed here")
+
+    # What endpoints use.
+
+    @property
+    def problem(self) -> str:
+        """See `Families`."""
+        return "" if self._log.caught_up else "issuer: not all refresh tokens have been read yet"
+
+    async def check(self, deadline: float) -> None:
+        """See `Families`."""
+        await self._log.admit(deadline)
+        if len(self._families) >= self._most:
+            raise full()
+
+    async def begin(self, token: Token, granted: Granted, deadline: float) -> None:
+        """See `Families`."""
+        await self._write(token, begun(granted, token, time.time(), self._bounds), deadline)
+
+    async def use(self, token: Token, following: Token, deadline: float) -> Granted | None:
+        """See `Families`."""
+        await self._log.admit(deadline)
+        key = token.family.encode()
+        family = await self._find(token, deadline)
+        if family is None:
+            return None
+        now = time.time()
+        if not family.takes(token.own, now):
+            if now < family.until:
+                logger.warning("a refresh token of '%s' was used again: all of its login ends", family.granted.subject)
+                await self._log.append(key, None, deadline)
+            return None
+        after = used(family, token, following, now, self._bounds)
+        if await self._write(following, after, deadline):
+            return after.granted
+        logger.warning("a refresh token of '%s' was used twice: all of its login ends", family.granted.subject)
+        # If this fails, what was written ends the family too: it names a token that nobody has.
+        with contextlib.suppress(CallFailed):
+            await self._log.append(key, None, deadline)
+        return None
+
+    async def end(self, token: Token, deadline: float) -> None:
+        """See `Families`."""
+        await self._log.admit(deadline)
+        if await self._find(token, deadline) is not None:
+            await self._log.append(token.family.encode(), None, deadline)
+
+    async def _find(self, token: Token, deadline: float) -> Family | None:
+        """The family as it is now. What is in the table may be old, which counts where the token does not fit it."""
+        key = token.family.encode()
+        if not self._log.caught_up:
+            try:
+                await self._log.beginning(min(deadline, self._timer.now() + _BEGINNING_S))
+            except CallFailed as failed:
+                raise _behind() from failed
+        family = self._families.get(key)
+        if family is None or token.own != family.current:
+            await self._see_all(deadline)
+            family = self._families.get(key)
+        return family
+
+    async def _write(self, token: Token, after: Family, deadline: float) -> bool:
+        """Write a record that names a token, and read it back; whether it has won."""
+        self._under_way[token.own] = None
+        try:
+            offset = await self._log.append(token.family.encode(), _encode(after), deadline)
+            await self._log.reached(offset, deadline)
+            return self._under_way[token.own] is True
+        finally:
+            del self._under_way[token.own]
+
+    # How far the log goes.
+
+    async def _see_all(self, deadline: float) -> None:
+        """Return when all that was written before now has been read: a mark behind it was. One for all who ask."""
+        asking = Asking()
+        self._asking.append(asking)
+        if self._marking is None:
+            self._marking = asyncio.get_running_loop().create_task(self._mark())
+        self._timer.add(asking, deadline)
+        try:
+            await asking.waiter
+        finally:
+            self._timer.remove(asking, deadline)
+
+    async def _mark(self) -> None:
+        while self._asking:
+            asking, self._asking = self._asking, []
+            deadline = self._timer.now() + _MARK_S
+            try:
+                await self._log.reached(await self._log.append(_MARK, b"{}", deadline), deadline)
+            except CallFailed as failed:
+                # A mark that was written may be written again.
+                told = CallFailed(failed.kind, Outcome.NOT_SENT, failed.detail)
+                for each in asking:
+                    each.waiter.fail(told)
+            else:
+                for each in asking:
+                    each.waiter.settle(None)
+            await asyncio.sleep(_MARK_EVERY)
+        self._marking = None
+
+    # Its life.
+
+    async def start(self) -> None:
+        """Read, and delete what has expired."""
+        self._log.start(self)
+        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """End."""
+        tasks = [task for task in (self._sweeping, self._marking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for asking in self._asking:
+            asking.waiter.fail(CallFailed(Kinds.DRAINING, Outcome.NOT_SENT))
+        await self._log.stop()
+
+    async def _sweep(self) -> None:
+        late = _SLACK_S + random.uniform(0, _JITTER_S)  # noqa: S311 - no secret
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            expired = self._expired(time.time() - late)
+            try:
+                while expired:
+                    await self._log.append(expired[-1], None, self._timer.now() + _MARK_S)
+                    expired.pop()
+            except CallFailed:
+                for key in expired:
+                    heapq.heappush(self._expiring, (0.0, key))
+
+    def _expired(self, now: float) -> list[bytes]:
+        """Families that ended before; at most so many."""
+        expired: list[bytes] = []
+        while self._expiring and self._expiring[0][0] <= now and len(expired) < _SWEPT:
+            _, key = heapq.heappop(self._expiring)
+            family = self._families.get(key)
+            if family is None:
+                continue
+            if family.until <= now:
+                expired.append(key)
+            else:
+                heapq.heappush(self._expiring, (family.until, key))
+        return expired
+
+
+def _behind() -> CallFailed:
+    detail = "Not all refresh tokens are known yet."
+    return CallFailed(Kinds.NOT_KEPT, Outcome.NOT_SENT, detail)

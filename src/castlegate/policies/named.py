@@ -1,0 +1,158 @@
+"""Policies with names: conditions in CEL that routes refer to, with the cases that show what they mean.
+
+An expression knows `principal` (`.subject`, `.scheme`, `.credential`, `.scopes`, `.claims`), `method`, `path`,
+`query`, `headers`, `client` and `now`; see `castlegate.policies.facts`.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import urlencode
+
+import msgspec
+
+from castlegate.config.report import Place
+from castlegate.config.units import ExpressionText
+from castlegate.expressions.program import Condition, Undecided, compile_condition
+from castlegate.expressions.syntax import Unreadable
+from castlegate.message import Headers, Request
+from castlegate.policies.facts import RequestFacts
+from castlegate.principal import Principal
+from castlegate.telemetry.trace import Trace
+
+
+class WrittenPrincipal(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Who calls, as people write it down."""
+
+    subject: str = "someone"
+    """Who it is."""
+    scheme: str = ""
+    """By which scheme of `auth`."""
+    scopes: list[str] = []
+    """What it may do."""
+    claims: dict[str, Any] = {}
+    """What is known of it."""
+
+    def principal(self) -> Principal:
+        """As a scheme makes it."""
+        scopes = frozenset(self.scopes)
+        return Principal(subject=self.subject, scheme=self.scheme, scopes=scopes, claims=self.claims)
+
+
+class Example(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A request, and whether the policy allows it. What it does not say, the request does not have."""
+
+    allow: bool
+    """What the policy must say of it."""
+    principal: WrittenPrincipal | None = None
+    """Who calls; nobody if nothing is said."""
+    method: str | None = None
+    """Such as `GET`."""
+    path: dict[str, str] = {}
+    """Path parameters."""
+    query: dict[str, str] = {}
+    """Query parameters."""
+    headers: dict[str, str] = {}
+    """Header fields."""
+    client: str | None = None
+    """Address of the client."""
+    now: str | None = None
+    """When it is asked, such as `2030-01-31T08:00:00Z`."""
+
+    def check(self, at: Place) -> None:
+        """The time."""
+        if self.now is not None:
+            try:
+                _seconds(self.now)
+            except ValueError:
+                place = at.field("now")
+                place.mistake(f"expected a time such as 2030-01-31T08:00:00Z, found {place.shown(self.now)}")
+
+
+class NamedPolicy(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A condition on requests. A plain text stands for `allow` alone."""
+
+    short: ClassVar[str] = "allow"
+
+    allow: ExpressionText
+    """An expression in CEL over `principal`, `method`, `path`, `query`, `headers`, `client` and `now`. What it is not
+    true of is refused, also what it cannot decide because something is missing. At most 4,096 characters; it goes
+    through lists (`exists`, `all`, ...) one at a time, of at most 1,000 values in all."""
+    examples: list[Example] = []
+    """Requests with what the policy must say of them; `castlegate check` tries them."""
+
+    def check(self, at: Place) -> None:
+        """The expression, and what it says of the examples."""
+        place = at.field("allow")
+        try:
+            rule = self.rule()
+        except Unreadable as wrong:
+            place.inside(wrong.offset).mistake(wrong.text)
+            return
+        for index, example in enumerate(() if at.field("examples").spoilt else self.examples):
+            _try(rule, example, at.field("examples", index))
+
+    @property
+    def fields(self) -> list[str]:
+        """The header fields that it asks for."""
+        try:
+            return sorted(self.rule().facts.fields)
+        except Unreadable:
+            return []
+
+    def rule(self) -> Rule:
+        """What decides. Raises `Unreadable`."""
+        return _compiled(self.allow)
+
+
+class Rule(NamedTuple):
+    """A compiled policy."""
+
+    condition: Condition
+    facts: RequestFacts
+
+
+@lru_cache(4096)  # it is compiled for its own check, that of its routes, and to serve
+def _compiled(text: str) -> Rule:
+    facts = RequestFacts()
+    return Rule(compile_condition(text, facts), facts)
+
+
+def _try(rule: Rule, example: Example, at: Place) -> None:
+    asked = [name for name in ("method", "client", "now") if name in rule.facts.used]
+    unsaid = [name for name in asked if getattr(example, name) is None]
+    if at.field("now").spoilt:
+        return
+    if unsaid:
+        at.mistake(f"the policy asks for '{unsaid[0]}'; say one here")
+        return
+    why = ""
+    try:
+        allowed = rule.condition.holds(_request(example), 0.0 if example.now is None else _seconds(example.now))
+    except Undecided as undecided:
+        allowed, why = False, f": {undecided}"
+    if allowed != example.allow:
+        told = "allows" if allowed else "refuses"
+        at.field("allow").mistake(f"the policy {told} this{why}")
+
+
+def _request(example: Example) -> Request:
+    method = (example.method or "GET").encode()
+    fields = Headers.of([(name.lower().encode(), value.encode()) for name, value in example.headers.items()])
+    query = urlencode(example.query).encode()
+    request = Request(
+        b"", Trace(b"", None), example.client or "", b"http", b"", method, b"/", query, fields, b"", math.inf
+    )
+    request.params = example.path
+    request.principal = None if example.principal is None else example.principal.principal()
+    return request
+
+
+def _seconds(text: str) -> float:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time without its zone")
+    return time.timestamp()

@@ -1,0 +1,147 @@
+"""Where in a request a credential stands: the `Authorization` field, another one, a cookie, or the query.
+
+What is found is handed on as it stands; whether it can be a credential at all is for its scheme to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from castlegate.config.fields import ends_at_gateway
+from castlegate.config.references import query_parameters
+from castlegate.config.report import Place
+from castlegate.errors import RequestRefused
+from castlegate.message import Request
+
+Take = Callable[[Request], bytes | None]
+
+_WORD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 §5.6.2
+# Also what the access log knows a parameter by: no dots and brackets, which divide names there.
+_PARAMETER = re.compile(r"[A-Za-z0-9_-]+")
+_TAKEN = ("authorization", "cookie", "user-agent")  # the first two have keys of their own, the third is logged
+
+
+class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where the credential stands. Of several that are said, the first that is there counts."""
+
+    authorization: str | None = None
+    """In the field `Authorization`, behind this word: `Bearer`."""
+    header: str | None = None
+    """In a header field of this name, and nothing else in it."""
+    cookie: str | None = None
+    """In a cookie of this name. Browsers send it by themselves, so requests that change anything need a check of where
+    they come from."""
+    query: str | None = None
+    """In a query parameter of this name, for clients that can set no header. Its value is not written to the access
+    log; services that get the query see it."""
+
+    def check(self, at: Place) -> None:
+        """The names."""
+        for name, form, example in (
+            ("authorization", _WORD, "Bearer"),
+            ("header", _WORD, "X-API-Key"),
+            ("cookie", _WORD, "session"),
+            ("query", _PARAMETER, "api_key"),
+        ):
+            said = getattr(self, name)
+            if said is not None and not form.fullmatch(said):
+                at.field(name).mistake(f"expected a name such as {example}, found {at.field(name).shown(said)}")
+        if self.header is None:
+            return
+        place = at.field("header")
+        if self.header.lower() in _TAKEN[:2]:
+            place.mistake(f"say it with '{self.header.lower()}': the word before the credential, or the cookie's name")
+        elif self.header.lower() in _TAKEN or ends_at_gateway(self.header):
+            place.mistake(f"{place.shown(self.header)} cannot carry a credential: the gateway reads or logs it")
+
+    @property
+    def said(self) -> bool:
+        """Whether anything is."""
+        return not (self.authorization is self.header is self.cookie is self.query is None)
+
+    @property
+    def ambient(self) -> bool:
+        """Whether browsers send it by themselves."""
+        return self.cookie is not None
+
+    @property
+    def secret_parameters(self) -> list[str]:
+        """Query parameters that are not to be logged."""
+        return [] if self.query is None else [self.query]
+
+    def taker(self) -> Take:
+        """What finds it."""
+        takers: list[Take] = []
+        if self.authorization is not None:
+            takers.append(_behind_word(self.authorization))
+        if self.header is not None:
+            takers.append(_in_field(self.header))
+        if self.cookie is not None:
+            takers.append(_in_cookie(self.cookie))
+        if self.query is not None:
+            takers.append(_in_query(self.query))
+        if len(takers) == 1:
+            return takers[0]
+
+        def take(request: Request) -> bytes | None:
+            for each in takers:
+                found = each(request)
+                if found is not None:
+                    return found
+            return None
+
+        return take
+
+
+def challenge(word: str, realm: str) -> str:
+    """How clients are asked for it (RFC 9110 §11.6.1)."""
+    quoted = realm.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\").replace('"', '\\"')
+    return f'{word} realm="{quoted}"'
+
+
+def _behind_word(word: str) -> Take:
+    start = word.lower().encode() + b" "
+    length = len(start)
+
+    def take(request: Request) -> bytes | None:
+        value = request.headers.get(b"authorization")
+        if value is None or value[:length].lower() != start:
+            return None
+        return value[length:].strip(b" ") or None
+
+    return take
+
+
+def _in_field(name: str) -> Take:
+    field = name.lower().encode()
+    return lambda request: request.headers.get(field) or None
+
+
+def _in_cookie(name: str) -> Take:
+    wanted = name.encode()
+
+    def take(request: Request) -> bytes | None:
+        for field in request.headers.get_all(b"cookie"):
+            for pair in field.split(b";"):
+                found, _, value = pair.strip(b" \t").partition(b"=")
+                if found == wanted and value:
+                    return value
+        return None
+
+    return take
+
+
+def _in_query(name: str) -> Take:
+    def take(request: Request) -> bytes | None:
+        if request.query:
+            # One that is not UTF-8 is answered 400 by whoever needs something of it.
+            with contextlib.suppress(RequestRefused):
+                values = query_parameters(request.query).get(name)
+                return (values[0].encode() or None) if values else None
+        return None
+
+    return take

@@ -1,0 +1,60 @@
+"""Access tokens of the gateway's own issuer: JWTs that are judged like all others, by keys that need not be fetched."""
+
+from __future__ import annotations
+
+import time
+
+from castlegate.means import Means
+from castlegate.message import Request
+from castlegate.principal import Principal
+from castlegate.schemes.carrier import Carrier
+from castlegate.schemes.token_keys import KeySet, from_jwk
+from castlegate.schemes.tokens import Rules, TokenRefused, judge, principal_of, read
+from castlegate.schemes.verified import Verified, VerifiedTokens
+
+_LONGEST = 16 * 1024  # bytes of a token
+_DEEPEST = 16  # nesting of its claims
+_REMEMBERED = 5000  # verified tokens, in each worker
+
+
+class IssuedTokens:
+    """See `castlegate.schemes.scheme.Scheme`."""
+
+    challenge = "Bearer"
+    ambient = False
+
+    def __init__(self, name: str, _settings: bool, means: Means) -> None:
+        own = means.own
+        assert own is not None, "the document was checked"
+        self._name = name
+        self.take = Carrier(authorization="Bearer").taker()
+        self._keys = KeySet([from_jwk(key) for key in own.keys])
+        self._rules = Rules(
+            issuer=own.issuer,
+            audiences=frozenset((own.audience,)),
+            algorithms=None,
+            jku=None,
+            typ=frozenset(("at+jwt",)),
+            leeway=0.0,  # all clocks are the issuer's
+            required=(),
+            subject="sub",
+            scopes=("scope",),
+        )
+        # With the keys, what was verified by one that is gone is forgotten.
+        self._tokens = means.resources.keep(f"issued {name}", own, lambda: VerifiedTokens(_REMEMBERED))
+
+    def known(self, credential: bytes) -> Principal | None:
+        """Whose it is, if it was verified before."""
+        return self._tokens.get(credential, time.time())
+
+    async def verify(self, credential: bytes, request: Request) -> Principal:
+        """Whose it is. Raises `TokenRefused`."""
+        del request
+        token = read(credential, _LONGEST, _DEEPEST)
+        judge(token, self._rules, time.time())
+        key = self._keys.verifying(token.signed)
+        if key is None:
+            raise TokenRefused("signature", "The token was not signed here, or its key is not used any more.")
+        principal = principal_of(token, self._rules, self._name)
+        self._tokens.put(credential, Verified(principal, principal.expires, key))
+        return principal

@@ -1,0 +1,83 @@
+"""Limits of callers who prove who they are: what is judged before that and what behind it, and limits of their own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.testbeds.gateway import Gateway
+from tests.testbeds.wire import Client, Origin
+
+CONFIG = """
+auth:
+  keys: {{keys: {{file: partners.keys}}}}
+services: {{origin: {{http: ["http://127.0.0.1:{port}"]}}}}
+defaults: {{auth: keys}}
+routes:
+  GET /own: {{call: origin, limit: {{rate: 2/h, per: key, own: true}}}}
+  GET /owner: {{call: origin, limit: {{rate: 3/h, per: principal}}}}
+  GET /tier: {{call: origin, limit: {{rate: 1/h, per: "{{claims.tier}}"}}}}
+  GET /guarded: {{call: origin, limit: 4/h}}
+  GET /scoped: {{call: origin, scopes: [admin], limit: {{rate: 2/h, per: route}}}}
+"""
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as origin:
+        yield origin
+
+
+@pytest.fixture
+def client(tmp_path: Path, origin: Origin) -> Iterator[Client]:
+    gateway = Gateway(tmp_path, CONFIG.format(port=origin.port))
+    with Client(gateway.port) as client:
+        yield client
+    gateway.stop()
+
+
+@pytest.fixture(autouse=True)
+def keys(tmp_path: Path) -> dict[str, str]:
+    """Three keys of two owners; the first has a limit of its own, the last may do everything."""
+    command = [sys.executable, "-m", "castlegate.cli.main", "key", "new", "partners.keys"]
+    made = {}
+    for name, *more in (
+        ("first", "--owner", "acme", "--claim", "tier=gold", "--limit", "4/h"),
+        ("second", "--owner", "acme", "--claim", "tier=gold"),
+        ("third", "--owner", "other", "--claim", "tier=tin", "--scope", "admin"),
+    ):
+        done = subprocess.run([*command, "--id", name, *more], cwd=tmp_path, capture_output=True, text=True, check=True)
+        made[name] = done.stdout.strip()
+    return made
+
+
+def statuses(client: Client, path: str, key: str, times: int) -> list[int]:
+    request = f"GET {path} HTTP/1.1\r\nHost: h\r\nX-API-Key: {key}\r\n\r\n".encode()
+    return [client.send(request).read_answer()[0] for _ in range(times)]
+
+
+def test_keys_may_have_a_limit_of_their_own(client: Client, keys: dict[str, str]) -> None:
+    assert statuses(client, "/own", keys["first"], 5) == [200] * 4 + [429]
+    assert statuses(client, "/own", keys["second"], 3) == [200, 200, 429]
+
+
+def test_the_keys_of_an_owner_count_together_and_those_of_a_claim(client: Client, keys: dict[str, str]) -> None:
+    assert statuses(client, "/owner", keys["first"], 2) == [200, 200]
+    assert statuses(client, "/owner", keys["second"], 2) == [200, 429]
+    assert statuses(client, "/owner", keys["third"], 1) == [200]
+    assert statuses(client, "/tier", keys["first"], 1) == [200]
+    assert statuses(client, "/tier", keys["second"], 1) == [429]
+    assert statuses(client, "/tier", keys["third"], 1) == [200]
+
+
+def test_who_tries_credentials_is_limited_by_address(client: Client, keys: dict[str, str]) -> None:
+    assert statuses(client, "/guarded", "nonsense", 6) == [401] * 4 + [429] * 2
+    assert statuses(client, "/guarded", keys["first"], 1) == [429]
+
+
+def test_who_is_refused_uses_up_nothing_of_others(client: Client, keys: dict[str, str]) -> None:
+    assert statuses(client, "/scoped", "nonsense", 5) == [401] * 5
+    assert statuses(client, "/scoped", keys["first"], 5) == [403] * 5
+    assert statuses(client, "/scoped", keys["third"], 3) == [200, 200, 429]
+    assert statuses(client, "/scoped", "nonsense", 1) == [401]
