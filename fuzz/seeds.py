@@ -19,8 +19,20 @@ _RECORDS = [
 ]
 
 
+_TOKENS = [
+    b'{"alg":"RS256","typ":"JWT","kid":"a"}\n{"iss":"i","aud":["api"],"sub":"ann","exp":1900000000,"scope":"a b"}',
+    b'{"alg": "ES256"}\n{"sub": "\\u00e4", "exp": 1.9e9, "nbf": 1, "jti": "t", "scp": ["a"]}',
+    b'{"alg":"none"}\n{"sub":"a","sub":"b","exp":1900000000}',
+    b'{"alg":"EdDSA","jwk":{}}\n{"sub":1,"exp":"1900000000","x":[[[[[[[[[]]]]]]]]]}',
+    b'{"alg":"HS256","crit":["x"]}\n{"sub":"\\ud800","exp":NaN}',
+    b"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4iLCJleHAiOjE5MDAwMDAwMDB9.AAAA",
+]
+
+
 def seeds(target: str) -> list[bytes]:
     """Inputs of a target."""
+    if target == "token":
+        return _TOKENS
     if target == "edge":
         messages = [message for table in (REFUSED, PASSED) for message, _ in table.values()]
         return [b"\x10\x20\x30\x40" + message for message in messages if len(message) < _LARGEST]
@@ -34,6 +46,6 @@ WORDS = (
     "GET ", "POST ", " HTTP/1.1\\x0d\\x0a", "Host: h\\x0d\\x0a", "Content-Length: ", "\\x0d\\x0a\\x0d\\x0a",
     "Transfer-Encoding: chunked\\x0d\\x0a", "\\x0d\\x0a", "Connection: ", "close", "keep-alive", "0\\x0d\\x0a",
     "Expect: 100-continue\\x0d\\x0a", "HTTP/1.1 200 OK\\x0d\\x0a", "HTTP/1.1 103 x\\x0d\\x0a", "http://", "%2e", "%2F",
-    "..;", "TAG", "isDisposed", "response",
+    "..;", '"alg":"', '"exp":', '"sub":"', "RS256", "TAG", "isDisposed", "response",
 )  # fmt: skip
 """A dictionary, as libFuzzer writes it."""

@@ -3,13 +3,16 @@
     edge      a client's connection: bytes to requests
     answers   a service's connection: bytes to an answer
     kafka     a record of an inbox: sorted, and decoded by every dialect
+    token     a client's token: bytes to claims that may be believed if the signature is good
 
 The first bytes of an input say how the rest is cut into pieces; the outcome may not depend on them.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -20,6 +23,7 @@ from tests.testbeds.edge import BODY_LIMIT, Edge, split
 from castlegate.errors import CallFailed
 from castlegate.message import Reply
 from castlegate.routing.path import normalise
+from castlegate.schemes.tokens import Rules, TokenRefused, judge, principal_of, read
 from castlegate.telemetry.metrics import Counter, Gauge, Histogram
 from castlegate.upstreams.kafka.dialects.dialect import Dialect, ReceivedHeaders, Value
 from castlegate.upstreams.kafka.dialects.faststream import FastStream
@@ -194,8 +198,40 @@ def _decode_all(dialects: list[Dialect], headers: ReceivedHeaders, value: bytes 
         _check_lines(reply.headers.wire)
 
 
+@contextmanager
+def token_target() -> Iterator[Target]:
+    """An input is a token as it stands, and header and claims of one, with a line break between them."""
+    rules = Rules(
+        issuer=None, audiences=None, algorithms=None, jku=None, typ=frozenset((None, "jwt")), leeway=60.0, required=(),
+        subject="sub", scopes=("scope", "scp"),
+    )  # fmt: skip
+
+    def target(data: bytes) -> None:
+        header, _, claims = data.partition(b"\n")
+        for token in (
+            data,
+            b".".join([urlsafe_b64encode(part).rstrip(b"=") for part in (header, claims, b"signature")]),
+        ):
+            try:
+                found = read(token, 8192, 8)
+                judge(found, rules, 1_800_000_000.0)
+                principal = principal_of(found, rules, "tokens")
+            except TokenRefused:
+                continue
+            # Another reader sees the same.
+            parts = [part + b"=" * (-len(part) % 4) for part in token.split(b".")]
+            assert json.loads(urlsafe_b64decode(parts[1])) == found.claims
+            assert json.loads(urlsafe_b64decode(parts[0]))["alg"] == found.header.algorithm
+            assert isinstance(principal.subject, str)
+            assert principal.subject
+            assert principal.expires > 1_800_000_000.0 - 60.0
+
+    yield target
+
+
 TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
     "edge": edge_target,
     "answers": answers_target,
     "kafka": kafka_target,
+    "token": token_target,
 }

@@ -36,7 +36,7 @@ from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
 from castlegate.policies.authorize import OF_CALLERS, Authorization, check_public, check_use
 from castlegate.policies.cors import CorsSettings
-from castlegate.policies.limits.settings import Limits, Named, check_limits
+from castlegate.policies.limits.settings import Limits, Named, check_limits, of_anybody
 from castlegate.policies.named import NamedPolicy
 from castlegate.policies.origin import OriginSettings
 from castlegate.policies.secure import SecureSettings
@@ -322,6 +322,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
                     missing[name] = merged(said, default)
         if missing.get("public", route.public):  # callers are not known there
             missing |= {name: getattr(route, name) for name in OF_CALLERS}
+            missing |= {name: of_anybody(missing[name]) for name in fields_of(Limits) if name in missing}
         return msgspec.structs.replace(route, **missing)
 
     @property
@@ -354,14 +355,14 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             _check_scheme(self, scheme, at.field("auth", name), at)
         if not self.routes and not at.field("routes").spoilt:
             at.mistake("there are no 'routes'; one looks like 'GET /users/{id}: {call: users, public: true}'")
-        taken = _check_issuer(self, self.issuer, at) if self.issuer is not None else {}
+        named: Named = {}
+        taken = _check_issuer(self, self.issuer, named, at) if self.issuer is not None else {}
         for name, scheme in self.auth.items():
             if scheme.issuer and self.issuer is None and not at.field("issuer").spoilt:
                 at.field("auth", name).mistake("there is no issuer; say who issues tokens at the top: 'issuer: ...'")
         told = self.told_names()
         _check_told(self, told, at)
         names_by_shape: dict[object, str] = {}
-        named: Named = {}
         for name, route in self.routes.items():
             place = at.field("routes", name)
             key = parse_key(name, place)
@@ -426,7 +427,7 @@ def _check_kafka(document: Document, place: Place, at: Place) -> None:
         place.mistake("this needs a Kafka cluster; say which at the top: 'kafka: {bootstrap: host:9092}'")
 
 
-def _check_issuer(document: Document, issuer: OwnIssuer, at: Place) -> dict[object, str]:
+def _check_issuer(document: Document, issuer: OwnIssuer, named: Named, at: Place) -> dict[object, str]:
     """What its routes match, and which of them does."""
     place = at.field("issuer")
     state = place.field("state")
@@ -445,6 +446,9 @@ def _check_issuer(document: Document, issuer: OwnIssuer, at: Place) -> dict[obje
         if key is None:
             continue
         taken[key.shape] = name
+        route, where = document.effective(said), place.field("login") if name == "login" else place.field("paths", name)
+        check_limits(route, document.scope(key, route), where, named, public=True)
+        _check_state(document, route, at)
         if name == "login":
             _check_login(document, said, key, place.field("login"), at)
     return taken

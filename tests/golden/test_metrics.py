@@ -15,6 +15,9 @@ from tests.testbeds.wire import Client, Origin
 FILE = Path(__file__).parent / "metrics.txt"
 CONFIG = """
 kafka: {{bootstrap: "{bootstrap}", max_record: 1000B}}
+auth:
+  keys: {{keys: golden.keys}}
+  team: {{authorizer: {{call: origin, post: /verify}}}}
 services:
   origin: {{http: ["http://127.0.0.1:{port}"]}}
   golden: {{kafka: plain}}
@@ -28,6 +31,7 @@ routes:
 
 def test_the_metrics_are_those_of_the_golden_file(tmp_path: Path, embedded_broker: EmbeddedBroker) -> None:
     create_topics(embedded_broker.bootstrap, {"golden.asked": 1, "golden.stored": 1})
+    (tmp_path / "golden.keys").touch()
     with Origin() as origin:
         gateway = Gateway(tmp_path, CONFIG.format(bootstrap=embedded_broker.bootstrap, port=origin.port))
         gateway.program.wait_until(lambda: gateway.readiness()[1]["status"] == "ready", "readiness")

@@ -234,6 +234,15 @@ def test_the_credential_may_go_in_a_field(start: Start, judge: Judge) -> None:
     assert len(judge.seen) == 1
 
 
+def test_a_credential_in_the_path_stays_one_segment(start: Start, judge: Judge, origin: Origin) -> None:
+    judge.answers["good"] = response({"sub": "ann"})
+    gateway = start('{call: judge, get: "/tokens/{credential}"}')
+    for token, target in (("a/../b", b""), ("..", b""), ("a/b?c=d#e", b"/tokens/a%2Fb%3Fc%3Dd%23e")):
+        assert ask(gateway, token)[0] == 401
+        assert [seen.split(b" ")[1] for seen in judge.seen] == ([target] if target else [])
+    assert origin.seen == []
+
+
 def test_answers_that_are_no_clear_yes_let_nobody_in(start: Start, judge: Judge, origin: Origin) -> None:
     yes = {"subject": "ann"}
     judge.answers = {

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.testbeds.certificates import Authority, serving
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.key_server import KeyServer
 from tests.testbeds.tokens import ISSUER, Signer, claims, compact, secret_signer
@@ -397,6 +398,20 @@ def test_answers_without_keys_let_nobody_in(start: Start, origin: Origin) -> Non
             gateway.program.wait_until(lambda sample=sample: gateway.metrics().get(sample, 0) >= 1, sample)
             assert ask(gateway, ONE.token(), f"/{number}")[0] == 503
         assert elsewhere.connections == 0
+
+
+def test_keys_come_over_tls_from_who_can_prove_who_it_is(
+    tmp_path: Path, start: Start, origin: Origin, provider: KeyServer
+) -> None:
+    authority = Authority(tmp_path)
+    provider.tls = serving(authority.issue("idp", hosts=("localhost",)))
+    url = f"https://localhost:{provider.port}/jwks"
+    trusting = f'issuer: trusted, jwks: "{url}", fetch: {{tls: {{ca: {authority.file}}}}}'
+    gateway = start(several(origin, [trusting, f'issuer: distrusted, jwks: "{url}"']))
+    assert ask(gateway, ONE.token(iss="trusted"), "/0")[0] == 200
+    gateway.program.wait_for_line("issuer distrusted: its keys cannot be fetched")
+    assert ask(gateway, ONE.token(iss="distrusted"), "/1")[0] == 503
+    assert provider.fetches == 1
 
 
 def test_keys_are_where_the_issuer_says(start: Start, origin: Origin, provider: KeyServer) -> None:

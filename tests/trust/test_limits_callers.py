@@ -13,8 +13,9 @@ CONFIG = """
 auth:
   keys: {{keys: {{file: partners.keys}}}}
 services: {{origin: {{http: ["http://127.0.0.1:{port}"]}}}}
-defaults: {{auth: keys}}
+defaults: {{auth: keys, limit: [{{rate: 1/h, per: principal}}, {{rate: 3/h, per: address}}]}}
 routes:
+  GET /open: {{call: origin, public: true}}
   GET /own: {{call: origin, limit: {{rate: 2/h, per: key, own: true}}}}
   GET /owner: {{call: origin, limit: {{rate: 3/h, per: principal}}}}
   GET /tier: {{call: origin, limit: {{rate: 1/h, per: "{{claims.tier}}"}}}}
@@ -81,3 +82,7 @@ def test_who_is_refused_uses_up_nothing_of_others(client: Client, keys: dict[str
     assert statuses(client, "/scoped", keys["first"], 5) == [403] * 5
     assert statuses(client, "/scoped", keys["third"], 3) == [200, 200, 429]
     assert statuses(client, "/scoped", "nonsense", 1) == [401]
+
+
+def test_public_routes_take_from_defaults_what_is_not_per_caller(client: Client) -> None:
+    assert statuses(client, "/open", "nonsense", 5) == [200] * 3 + [429] * 2

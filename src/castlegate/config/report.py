@@ -82,11 +82,11 @@ class Report:
 
     def warn(self, position: Position | None, path: DocumentPath, text: str) -> None:
         """Note a warning."""
-        self._warnings[Mistake(position, path, self._without_secrets(text))] = None
+        self._warnings[Mistake(position, path, self.without_secrets(text))] = None
 
     def add(self, position: Position | None, path: DocumentPath, text: str) -> None:
         """Note a mistake; the same one noted twice is one. What stands at `path` counts as spoilt."""
-        self._mistakes[Mistake(position, path, self._without_secrets(text))] = None
+        self._mistakes[Mistake(position, path, self.without_secrets(text))] = None
         self.spoil(path)
 
     def spoil(self, path: DocumentPath) -> None:
@@ -126,8 +126,10 @@ class Report:
         if self._mistakes:
             raise ConfigError(self)
 
-    def _without_secrets(self, text: str) -> str:
-        # Messages ask `Place.shown` for values; this catches the one that forgot to.
+    def without_secrets(self, text: str) -> str:
+        """`text` with names in place of what came from the environment. Messages ask `Place.shown` for values; this
+        catches the one that forgot to.
+        """
         for value, name in self.substituted.items():
             if len(value) >= _SHORTEST_SECRET and value in text:
                 text = text.replace(value, name)

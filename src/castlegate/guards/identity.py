@@ -53,8 +53,8 @@ class IdentityToken(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     header: str = "x-identity-token"
     """The field that it is in."""
     ttl: Seconds = 30.0
-    """How long it is good for, 2 s to 1 h; services get one that has at least half of this left, unless the caller's own credential
-    ends before."""
+    """How long it is good for, 2 s to 1 h. Services get one that has at least half of this left, unless the credential
+    of the caller ends before."""
     issuer: str = "castlegate"
     """Its `iss`."""
     audience: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ def check_key(file: str, at: Place) -> None:
 def signer(path: Path) -> Sign:
     """What makes tokens of claims (RFC 7519). Raises `Unusable`."""
     from joserfc import jwt  # slow to load
+    from joserfc.errors import SecurityWarning
     from joserfc.jwk import import_key
 
+    # RFC 9864 calls it Ed25519; what services verify with knows the old name, and often no other.
+    warnings.filterwarnings("ignore", "EdDSA is deprecated", SecurityWarning)
     private = _private(path)
     kind, algorithm = _kind(private)
     key = import_key(_content(path), kind)  # type: ignore[call-overload]

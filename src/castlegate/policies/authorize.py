@@ -149,6 +149,7 @@ class Authorize:
         self._scope = " ".join(scopes if isinstance(scopes, list) else scopes.any if scopes is not None else ())
         self._claims = [ClaimRule(*pair) for pair in (settings.claims or {}).items()]
         self._rules = rules
+        self._report = site.at.report
         self._challenges = {
             name: scheme.challenge for name, scheme in site.schemes.items() if scheme.challenge.startswith("Bearer")
         }
@@ -165,7 +166,6 @@ class Authorize:
 
     def describe(self, sketch: Sketch) -> Description:
         """What is asked for, and of a caller who is known, what of it holds."""
-        request, known = sketch.request, self._public or sketch.caller is not None
         says: dict[str, Any] = {}
         if self._scope:
             says["scopes"] = ("any of " if self._any else "") + self._scope
@@ -173,18 +173,31 @@ class Authorize:
             says["claims"] = [rule.name for rule in self._claims]
         if self._rules:
             says["policies"] = list(self._rules)
-        if known:
-            denied = self._lacks_scopes(request) or self._lacks_claims(request)
-            told = [f"{denied.by}: {denied.detail}"] if denied is not None else []
-            for name, rule in self._rules.items():
-                verdict = _explain(name, rule, sketch)
-                told += verdict.words
-                if verdict.refuses and denied is None:
-                    denied = Denied(_policy(name), _BY_POLICY)
-            says["decides"] = [*told, "allows it" if denied is None else "refuses it"]
-            if denied is not None:
-                sketch.refusal = self._refusal(denied, request.principal)
+        if self._public or sketch.caller is not None:
+            says["decides"] = self._decides(sketch)
         return Description(role="policy", name="authorize", says=says)
+
+    def _decides(self, sketch: Sketch) -> list[str]:
+        """What is said of a caller who is known; a refusal is noted."""
+        request = sketch.request
+        denied = self._lacks_scopes(request) or self._lacks_claims(request)
+        told = [] if denied is None else [f"{denied.by}: {denied.detail}"]
+        open_questions = []
+        for name, rule in self._rules.items():
+            unknown = _unknown(rule, sketch)
+            if unknown:
+                told.append(f"{name}: hangs on {listed(unknown)}, which is not known here")
+                open_questions.append(name)
+                continue
+            wrong = [f"{name}: {each}" for each in _wrong(rule, request)]
+            told += wrong or [f"{name}: allows it"]
+            if wrong and denied is None:
+                denied = Denied(_policy(name), _BY_POLICY)
+        if denied is not None:
+            sketch.refusal = self._refusal(denied, request.principal)
+            return [*map(self._report.without_secrets, told), "refuses it"]
+        unless = f", unless {listed(open_questions, 'or')} refuses it" if open_questions else ""
+        return [*map(self._report.without_secrets, told), f"allows it{unless}"]
 
     def wrap(self, inner: Handler) -> Handler:
         """Scopes first, which are the quickest to look at; the policies last."""
@@ -279,27 +292,24 @@ _NOBODY = Denied("nobody", "There is no credential in the request.")  # never be
 _BY_POLICY = "It is not allowed to you, or not in this way."
 
 
-class _Verdict(NamedTuple):
-    words: list[str]
-    refuses: bool
-
-
-def _explain(name: str, rule: Rule, sketch: Sketch) -> _Verdict:
-    """What a policy says of a request, and which part of it refuses."""
+def _unknown(rule: Rule, sketch: Sketch) -> list[str]:
+    """What a policy asks of a request that is not known of it."""
     request, facts = sketch.request, rule.facts
-    unknown = [f"headers['{field}']" for field in facts.fields if not sketch.knows(request.headers.get(field.encode()))]
-    if "client" in facts.used and not sketch.knows(request.client):
-        unknown.append("client")
-    if unknown:
-        return _Verdict([f"{name}: hangs on {listed(sorted(unknown))}, which is not known here"], False)
+    fields = [field for field in sorted(facts.fields) if not sketch.knows(request.headers.get(field.encode()))]
+    client = ["client"] if "client" in facts.used and not sketch.knows(request.client) else []
+    return [*client, *[f"headers['{field}']" for field in fields]]
+
+
+def _wrong(rule: Rule, request: Request) -> list[str]:
+    """Which parts of a policy refuse a request, and why."""
     words = []
     for part in rule.condition.parts():
         try:
             if not part.holds(request, time.time()):
-                words.append(f"{name}: not true: {part.text}")
+                words.append(f"not true: {part.text}")
         except Undecided as undecided:
-            words.append(f"{name}: {undecided}: {part.text}")
-    return _Verdict(words or [f"{name}: allows it"], bool(words))
+            words.append(f"{undecided}: {part.text}")
+    return words
 
 
 def _policy(name: str) -> str:

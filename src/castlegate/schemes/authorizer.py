@@ -17,7 +17,7 @@ from castlegate.calls.settings import VERBS, CallSettings, HeaderRules
 from castlegate.config.references import Fetch, Scope
 from castlegate.config.report import Place, Report
 from castlegate.config.units import Count, Seconds, Template, TemplateText
-from castlegate.errors import CallFailed, Outcome
+from castlegate.errors import CallFailed, Outcome, RequestRefused
 from castlegate.means import Means
 from castlegate.message import Body, Headers, Reply, Request
 from castlegate.principal import Principal
@@ -159,7 +159,10 @@ class AuthorizerScheme:
         asking = Request(request.id, request.trace, "-", b"https", b"", b"POST", b"/", b"", _NO_HEADERS, b"", now)
         asking.deadline = now + self._timeout
         asking.params = {"credential": credential.decode("ascii")}
-        call = self._plan.make(asking)
+        try:
+            call = self._plan.make(asking)
+        except RequestRefused:
+            return REFUSAL  # it has no place where the configuration puts it, such as '..' in a path
         call.idempotent = True  # a question may be asked twice
         try:
             reply = await self._call(call)

@@ -30,7 +30,13 @@ from castlegate.waiting import Waiter
 logger = logging.getLogger("castlegate.keys")
 
 _WELL_KNOWN = "/.well-known/openid-configuration"
-_HEADERS = Headers.of([(b"accept", b"application/json, application/jwk-set+json"), (b"accept-encoding", b"identity")])
+_HEADERS = Headers.of(
+    [
+        (b"accept", b"application/json, application/jwk-set+json"),
+        (b"accept-encoding", b"identity"),
+        (b"connection", b"close"),  # it is minutes to the next fetch: what lies idle for so long may be dead
+    ]
+)
 _DEEPEST = 8
 
 _AHEAD = (0.75, 0.85)  # of their age at which keys are fetched anew: not by all workers and instances at once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from castlegate.config.units import Count, TemplateText
 from castlegate.policies.limits.keys import check_per
 from castlegate.rules.gcra import Pace, parse_rate
 
+_OF_CALLERS = re.compile(r"principal|key|.*\{(claims|principal)[.}?:\[].*")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -89,7 +90,7 @@ class ConcurrencyLimit(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown
 
 
 class Limits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How often a route may be called."""
+    """How often a route may be called. Of what `defaults` say a public route takes only what is not per caller."""
 
     limit: RateLimit | list[RateLimit] | None = None
     """How often: a rate such as `100/min` for each client's address, or one or several with more said of them. More
@@ -126,6 +127,11 @@ def _listed(said: S | list[S] | None) -> list[S]:
 def _check_name(name: str | None, at: Place) -> None:
     if name is not None and not _NAME.fullmatch(name):
         at.field("name").mistake(f"{at.field('name').shown(name)}: a name has letters, digits, '_', '.' and '-'")
+
+
+def of_anybody(said: Any) -> list[Any]:
+    """Those that can be told of callers whom nobody knows: what a public route takes from `defaults`."""
+    return [each for each in _listed(said) if not _OF_CALLERS.fullmatch(each.per)]
 
 
 AnyLimit = RateLimit | QuotaLimit | ConcurrencyLimit
