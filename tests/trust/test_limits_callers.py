@@ -1,13 +1,16 @@
 """Limits of callers who prove who they are: what is judged before that and what behind it, and limits of their own."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from tests.testbeds.gateway import Gateway
-from tests.testbeds.wire import Client, Origin
+from tests.testbeds.wire import Client, Origin, answer
+from tests.trust.conftest import CLOSING
+from tests.trust.issuing import know_people, login, make_key
+
+from castlegate.cli.main import main
 
 CONFIG = """
 auth:
@@ -24,33 +27,38 @@ routes:
 """
 
 
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin() as origin:
-        yield origin
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gateway")
 
 
-@pytest.fixture
-def client(tmp_path: Path, origin: Origin) -> Iterator[Client]:
-    gateway = Gateway(tmp_path, CONFIG.format(port=origin.port))
-    with Client(gateway.port) as client:
-        yield client
-    gateway.stop()
-
-
-@pytest.fixture(autouse=True)
-def keys(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def keys(folder: Path) -> dict[str, str]:
     """Three keys of two owners; the first has a limit of its own, the last may do everything."""
-    command = [sys.executable, "-m", "castlegate.cli.main", "key", "new", "partners.keys"]
     made = {}
     for name, *more in (
         ("first", "--owner", "acme", "--claim", "tier=gold", "--limit", "4/h"),
         ("second", "--owner", "acme", "--claim", "tier=gold"),
         ("third", "--owner", "other", "--claim", "tier=tin", "--scope", "admin"),
     ):
-        done = subprocess.run([*command, "--id", name, *more], cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = CliRunner().invoke(main, ["key", "new", str(folder / "partners.keys"), "--id", name, *more])
+        assert done.exit_code == 0, done.output
         made[name] = done.stdout.strip()
     return made
+
+
+@pytest.fixture(scope="module")
+def gateway(folder: Path, keys: dict[str, str]) -> Iterator[Gateway]:
+    with Origin(answer(CLOSING)) as origin:
+        gateway = Gateway(folder, CONFIG.format(port=origin.port))
+        yield gateway
+        gateway.stop()
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> Iterator[Client]:
+    with Client(gateway.port) as client:
+        yield client
 
 
 def statuses(client: Client, path: str, key: str, times: int) -> list[int]:
@@ -86,3 +94,23 @@ def test_who_is_refused_uses_up_nothing_of_others(client: Client, keys: dict[str
 
 def test_public_routes_take_from_defaults_what_is_not_per_caller(client: Client) -> None:
     assert statuses(client, "/open", "nonsense", 5) == [200] * 3 + [429] * 2
+
+
+def test_who_tries_passwords_is_limited_on_the_login_of_the_issuer(tmp_path: Path) -> None:
+    key = make_key(tmp_path, "issuer.pem")
+    with Origin(know_people) as people:
+        text = f"""
+services: {{people: {{http: ["http://127.0.0.1:{people.port}"]}}}}
+issuer:
+  url: https://shop.example.com
+  audience: shop
+  keys: [{key}]
+  state: {{file: tokens.db}}
+  login: {{call: people, limit: 3/h}}
+routes: {{GET /x: {{call: people, public: true}}}}
+"""
+        gateway = Gateway(tmp_path, text)
+        found = [login(gateway.port, "ann", f"guess {number}").status for number in range(5)]
+        assert found == [401] * 3 + [429] * 2
+        assert len(people.seen) == 3
+        gateway.stop()

@@ -5,18 +5,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import Client, Origin
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin() as origin:
-        yield origin
 
 
 def config(origin: Origin, quota: str = "{daily: 10, per: address}", more: str = "state: state") -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
+from castlegate.calls.roots import PRINCIPAL
 from castlegate.config.references import request_scope
 from castlegate.config.report import Report
 from castlegate.message import Headers, Request, Response
 from castlegate.policies.limits.keys import key_of
 from castlegate.policies.limits.measures import Identity, OwnRate, Rate
 from castlegate.policies.limits.policy import Limit
-from castlegate.policies.roots import PRINCIPAL
 from castlegate.principal import Principal
 from castlegate.rules.gcra import SECOND, Pace
 from castlegate.stores.counts import Counts, Layout
