@@ -14,7 +14,6 @@ from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.wire.service_tls import ServiceTls
 from castlegate.wire.timer import Timer
 
-_AGENT = b"user-agent: castlegate"  # stands where the fields about a client would
 _POOL = HttpPool(connections=4, waiting=64, connect_timeout=3.0, read_timeout=3.0)
 
 
@@ -44,7 +43,6 @@ class HttpFetcher:
         now = self._now()
         request = Request(request_id, trace, "-", b"https", self._host, method, target, b"", headers, body, now)
         request.deadline = now + within
-        request.forwarded = _AGENT
         call = Call(request, method, target, headers, body, None, within, idempotent=method == b"GET")
         reply = await self._call(call)
         content = reply.body if isinstance(reply.body, bytes) else await self._read(reply.body, request.deadline, limit)
