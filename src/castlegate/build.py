@@ -34,6 +34,7 @@ from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
 from castlegate.policies.cors import CorsPolicy, cors
+from castlegate.policies.limits.policy import limit, limit_addresses
 from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import DescribedPolicy, Site
 from castlegate.policies.secure import Secure, secure
@@ -49,6 +50,7 @@ from castlegate.schemes.issued import IssuedTokens
 from castlegate.schemes.jwt import JwtScheme
 from castlegate.schemes.keys import KeysScheme
 from castlegate.schemes.scheme import Scheme
+from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.upstream import HttpUpstream
@@ -67,9 +69,11 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
     secure,
     cors,
     addresses,
+    limit_addresses,
     authenticate,
     check_origin,
     authorize,
+    limit,
     validate,
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
@@ -111,6 +115,7 @@ class Generation:
         workers: int = 1,
         timer: Timer,
         registry: Registry,
+        counts: Counts | None = None,
         previous: Generation | None = None,
     ) -> None:
         self.document: Document = loaded.document
@@ -151,6 +156,8 @@ class Generation:
             budget=self._budget,
             folder=self._report.folder,
             workers=workers,
+            counts=counts or Counts(Layout(self.document.limits.keys, 1), registry=registry),
+            limits=self.document.limits,
             caller=lambda call: self._caller(call, "last"),
             fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, self._report.folder),
             own=None if self._issuer is None else self._issuer.tokens,

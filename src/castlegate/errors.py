@@ -58,10 +58,12 @@ class Kinds:
     METHOD_UNKNOWN = Kind("method_unknown", 501, "Method not implemented")
     HTTP_VERSION = Kind("http_version", 505, "HTTP version not supported")
     LIMITED = Kind("limited", 429, "Too many requests", 1)
+    CROWDED = Kind("crowded", 503, "Too many requests at once", 1)
     # Ours.
     INTERNAL = Kind("internal", 500, "Internal error")
     OVERLOADED = Kind("overloaded", 503, "Gateway overloaded", 1)
     DRAINING = Kind("draining", 503, "Gateway shutting down", 1)
+    UNCOUNTED = Kind("uncounted", 503, "Limits cannot be checked now", 1)
     UNVERIFIABLE = Kind("unverifiable", 503, "Credentials cannot be verified now", 5)
     NOT_KEPT = Kind("not_kept", 503, "Tokens cannot be issued now", 5)
     # The service's side.

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from castlegate.fetching import MakeFetcher
 from castlegate.message import Budget, Caller
 from castlegate.resources import Resources
+from castlegate.stores.counts import Counts
+from castlegate.stores.settings import LimitStore
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
 
@@ -34,6 +36,10 @@ class Means(NamedTuple):
     """What files named in the configuration are relative to."""
     workers: int
     """Among how many the instance's figures are divided, where they are."""
+    counts: Counts
+    """What limits count, with all workers."""
+    limits: LimitStore
+    """Where else they count."""
     caller: Callable[[str], Caller]
     """Of `service` or `service.operation`, inside the service's guards."""
     fetcher: MakeFetcher

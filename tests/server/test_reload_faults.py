@@ -20,6 +20,7 @@ from tests.testbeds.wire import Client, Origin
 from castlegate.document import load
 from castlegate.server.control import Drain, Prepare, Prepared, Refused, Switch, Switched
 from castlegate.server.process import Place, WorkerProcess
+from castlegate.stores.counts import Counts, Layout
 
 # Makes the program fail where nobody foresees it, when a file says so: Python imports it before anything else.
 _UNFORESEEN = """
@@ -170,8 +171,10 @@ async def test_a_late_answer_is_not_taken_for_that_to_the_next_order(tmp_path: P
         path.write_text(text.format(log=log))
         documents.append(msgspec.msgpack.encode(load(path).document))
     good, bad = documents
+    counts = Counts.create(Layout(10, 1), b"secret")
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        worker = await WorkerProcess.start(Place(path, 0, 1, "test", listening))
+        worker = await WorkerProcess.start(Place(path, 0, 1, "test", listening, counts, 10))
+        os.close(counts)
         assert isinstance(await worker.ask(Prepare(1, good), 20), Prepared)
         assert isinstance(await worker.ask(Switch(1), 10), Switched)
         os.kill(worker.process.pid, signal.SIGSTOP)

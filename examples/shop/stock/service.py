@@ -1,8 +1,8 @@
 """The shop's stock: a FastStream service on Kafka.
 
 Look at: `check` answers a request because the message says where to reply; FastStream does that by itself, the
-gateway sends such messages. `adjusted` and `placed` are events: no one waits for an answer. `audit` takes longer
-than the gateway's timeout allows.
+gateway sends such messages. `reserve` is told who asks by a header that only the gateway can set. `adjusted` and
+`placed` are events: no one waits for an answer. `audit` takes longer than the gateway's timeout allows.
 Run: KAFKA=127.0.0.1:9092 python service.py
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import os
 
 from faststream import FastStream
-from faststream.kafka import KafkaBroker
+from faststream.kafka import KafkaBroker, KafkaMessage
 from pydantic import BaseModel
 
 broker = KafkaBroker(os.environ["KAFKA"], logger=None)
@@ -30,6 +30,13 @@ class Stock(BaseModel):
 
     sku: str
     available: int
+
+
+class Reservation(BaseModel):
+    """What is kept for whom."""
+
+    sku: str
+    kept_for: str
 
 
 class Adjustment(BaseModel):
@@ -52,6 +59,19 @@ class Order(BaseModel):
 @broker.subscriber("stock.check", group_id="stock.check", auto_offset_reset="earliest")
 async def check(item: Item) -> Stock:
     return Stock(sku=item.sku, available=available.get(item.sku, 0))
+
+
+@broker.subscriber("stock.list", group_id="stock.list", auto_offset_reset="earliest")
+async def list_all() -> dict[str, int]:
+    return available
+
+
+@broker.subscriber("stock.reserve", group_id="stock.reserve", auto_offset_reset="earliest")
+async def reserve(item: Item, message: KafkaMessage) -> Reservation:
+    user = message.headers["x-user-id"]
+    available[item.sku] = available.get(item.sku, 0) - 1
+    print(f"stock: one {item.sku} is kept for user {user}", flush=True)
+    return Reservation(sku=item.sku, kept_for=user)
 
 
 @broker.subscriber("stock.audit", group_id="stock.audit", auto_offset_reset="earliest")

@@ -1,10 +1,12 @@
 """The shop's users, over plain HTTP: nothing here knows of a gateway or of Kafka.
 
-Look at: the routes of `do_GET` and `do_POST`; the gateway forwards requests to them as they are.
+Look at: the routes of `do_GET` and `do_POST`; the gateway forwards requests to them as they are. `check` says whose a
+name and a password are, and what they may do; the gateway makes the tokens.
 Run: PORT=8001 python service.py
 """
 
 import contextlib
+import hmac
 import json
 import os
 from http import HTTPStatus
@@ -14,6 +16,13 @@ from typing import Any
 users: dict[str, dict[str, str]] = {
     "1": {"id": "1", "name": "Ada", "email": "ada@shop.example"},
     "2": {"id": "2", "name": "Linus", "email": "linus@shop.example"},
+}
+
+# A real service keeps hashes that are slow to compute, such as argon2's.
+passwords = {"ada": "lovelace", "linus": "penguin"}
+grants: dict[str, dict[str, Any]] = {
+    "ada": {"subject": "1", "scopes": ["stock:reserve"], "claims": {"name": "Ada", "role": "staff"}},
+    "linus": {"subject": "2", "scopes": [], "claims": {"name": "Linus", "role": "customer"}},
 }
 
 
@@ -41,9 +50,26 @@ class Users(BaseHTTPRequestHandler):
             self.answer(HTTPStatus.LENGTH_REQUIRED, {"error": "say how long the body is"})
             return
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path != "/users":
+        if self.path == "/check":
+            self.check(body)
+        elif self.path == "/users":
+            self.add(body)
+        else:
             self.answer(HTTPStatus.NOT_FOUND, {"error": f"nothing at {self.path}"})
+
+    def check(self, body: bytes) -> None:
+        try:
+            said = json.loads(body)
+            name, password = str(said["name"]), str(said["password"])
+        except (ValueError, KeyError, TypeError):
+            self.answer(HTTPStatus.BAD_REQUEST, {"error": "a login needs a name and a password"})
             return
+        right = hmac.compare_digest(passwords.get(name, "").encode(), password.encode()) and name in passwords
+        self.answer(
+            *((HTTPStatus.OK, grants[name]) if right else (HTTPStatus.UNAUTHORIZED, {"error": "not the password"}))
+        )
+
+    def add(self, body: bytes) -> None:
         try:
             wanted = json.loads(body)
             user = {"id": str(len(users) + 1), "name": str(wanted["name"]), "email": str(wanted["email"])}

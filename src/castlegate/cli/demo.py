@@ -18,18 +18,22 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
 
 _TOPICS = (
     "stock.check",
     "stock.audit",
+    "stock.list",
+    "stock.reserve",
     "stock.adjusted",
     "orders.placed",
     "orders.get",
@@ -50,6 +54,7 @@ class Trial(NamedTuple):
     status: int
     outcome: str | None = None  # what the problem document says
     nest: bool = False  # needs the NestJS service
+    of: str | None = None  # who sends it, after a login
 
 
 TRIALS = (
@@ -60,7 +65,18 @@ TRIALS = (
     Trial("the NestJS service's own error", "GET", "/orders/999", None, 404, "answered", nest=True),
     Trial("the HTTP service's own error", "GET", "/users/999", None, 404),
     Trial("a service that takes too long", "GET", "/audit", None, 504, "unknown"),
+    Trial("without a token", "POST", "/reservations", {"sku": "lamp"}, 401),
+    Trial("with one; the Kafka service is told who it is", "POST", "/reservations", {"sku": "lamp"}, 201, of="ada"),
+    Trial("a customer without the scope", "POST", "/reservations", {"sku": "lamp"}, 403, of="linus"),
+    Trial("what a policy leaves to staff", "GET", "/stock", None, 403, of="linus"),
+    Trial("the same as staff", "GET", "/stock", None, 200, of="ada"),
+    Trial("a guessed password", "POST", "/auth/login", {"name": "ada", "password": "guess"}, 401),
+    Trial("another guess", "POST", "/auth/login", {"name": "ada", "password": "guess 2"}, 401),
+    Trial("and another", "POST", "/auth/login", {"name": "ada", "password": "guess 3"}, 401),
+    Trial("that is enough", "POST", "/auth/login", {"name": "ada", "password": "guess 4"}, 429),
 )
+
+_PASSWORDS = {"ada": "lovelace", "linus": "penguin"}
 
 
 class DemoFailed(Exception):
@@ -192,7 +208,11 @@ def _build_orders() -> list[str | Path] | None:
 
 def _start_gateway(programs: Programs, shop: Shop, port: int) -> tuple[int, int]:
     """Its ports, for clients and for operators, when every route can be served."""
+    key = programs.folder / "tokens.pem"
+    key.touch(0o600)
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     env = {
+        "TOKEN_KEY": str(key),
         "KAFKA": shop.kafka,
         "USERS": shop.users,
         "LISTEN": f"127.0.0.1:{port}",
@@ -210,11 +230,12 @@ def _start_gateway(programs: Programs, shop: Shop, port: int) -> tuple[int, int]
     return gateway, admin
 
 
-def _ask(port: int, method: str, path: str, body: object) -> tuple[int, object]:
+def _ask(port: int, method: str, path: str, body: object, token: str | None = None) -> tuple[int, Any]:
     """Status and document of a request; status 0 if there was no answer."""
+    fields = {} if token is None else {"Authorization": f"Bearer {token}"}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
     try:
-        connection.request(method, path, None if body is None else json.dumps(body))
+        connection.request(method, path, None if body is None else json.dumps(body), fields)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read() or b"null")
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -223,19 +244,29 @@ def _ask(port: int, method: str, path: str, body: object) -> tuple[int, object]:
         connection.close()
 
 
+def _login(port: int, name: str) -> str:
+    """A token."""
+    status, document = _ask(port, "POST", "/auth/login", {"name": name, "password": _PASSWORDS[name]})
+    if status != 200:
+        raise DemoFailed(f"{name} could not log in: {status} {document}")
+    return str(document["access_token"])
+
+
 def _show(port: int, *, nest: bool) -> bool:
     """Make the requests; whether each got what it must."""
     good = True
+    logins = {name: _login(port, name) for name in _PASSWORDS}
     click.secho("\nRequests", bold=True)
     for trial in TRIALS:
         if trial.nest and not nest:
             continue
-        status, document = _ask(port, trial.method, trial.path, trial.body)
+        token = None if trial.of is None else logins[trial.of]
+        status, document = _ask(port, trial.method, trial.path, trial.body, token)
         outcome = document.get("outcome") if isinstance(document, dict) else None
         right = (status, outcome) == (trial.status, trial.outcome)
         good = good and right
         click.secho(f"  {trial.method} {trial.path}", bold=True, nl=False)
-        click.echo(f"  {trial.shows}")
+        click.echo(f"  {trial.shows}" + (f", as {trial.of}" if trial.of else ""))
         click.secho(f"    {status} {json.dumps(document)}", fg="green" if right else "red")
         if not right:
             click.echo(f"    expected {trial.status}, outcome {trial.outcome}", err=True)
@@ -247,6 +278,7 @@ def _tell_what_next(gateway: int, admin: int, folder: Path) -> None:
     for line in (
         f"curl -i http://127.0.0.1:{gateway}/stock/chair",
         f'curl -i -d \'{{"sku": "chair", "by": 5}}\' http://127.0.0.1:{gateway}/adjustments    and ask for it again',
+        f'curl -s -d \'{{"name": "linus", "password": "penguin"}}\' http://127.0.0.1:{gateway}/auth/login    a token',
         f"curl -s http://127.0.0.1:{admin}/metrics",
         f"tail -f {folder}/access.log",
         f"less {SHOP / 'gateway.yaml'}    all that the gateway was told",

@@ -143,6 +143,8 @@ def _union(node: Node, shape: Shape, at: Place) -> Any:
                 return value
     for option in shape.options:
         inner = shape_of(option)
+        if isinstance(node, Scalar) and node.value is not None and getattr(inner.kind, "short", None) is not None:
+            return _value(node, inner, at)
         if (is_struct(inner.kind) and isinstance(node, Mapping)) or (inner.kind is list and isinstance(node, Sequence)):
             return _value(node, inner, at)
     return _wrong(node, shape, at)

@@ -37,6 +37,8 @@ def _value(value: Any, shape: Shape, at: Place) -> bool:
     if not _has_type(value, shape):
         at.mistake(f"expected {expected(shape)}, found {at.shown(value)} ({type(value).__name__})")
         return False
+    if shape.kind is Union:
+        return _value(value, next(inner for inner in map(shape_of, shape.options) if _has_type(value, inner)), at)
     if is_struct(shape.kind):
         return _struct(value, at)
     if shape.kind is list:
@@ -45,8 +47,6 @@ def _value(value: Any, shape: Shape, at: Place) -> bool:
     if shape.kind is dict:
         entry = shape_of(shape.options[0])
         return _every(_value(each, entry, at.field(key)) for key, each in value.items())
-    if shape.kind is Union:
-        return _value(value, next(inner for inner in map(shape_of, shape.options) if _has_type(value, inner)), at)
     _limits(value, shape, at)
     return True
 

@@ -35,6 +35,8 @@ class Place(NamedTuple):
     workers: int
     instance: str
     listening: socket.socket
+    counts: int  # descriptor of what limits count
+    keys: int
 
 
 class WorkerProcess:
@@ -62,9 +64,15 @@ class WorkerProcess:
         ours.setblocking(False)
         channel = await Channel.open(ours, Word)
         memory = Memory.create()
-        handed = {"--control": theirs.fileno(), "--listen": place.listening.fileno(), "--metrics": memory}
+        handed = {
+            "--control": theirs.fileno(),
+            "--listen": place.listening.fileno(),
+            "--metrics": memory,
+            "--counts": place.counts,
+        }
         command = [sys.executable, "-m", "castlegate.server.worker", str(place.config), "--instance", place.instance]
-        for name, value in (*handed.items(), ("--slot", place.slot), ("--workers", place.workers)):
+        figures = {"--slot": place.slot, "--workers": place.workers, "--keys": place.keys}
+        for name, value in (handed | figures).items():
             command += [name, str(value)]
         try:
             process = subprocess.Popen(command, pass_fds=tuple(handed.values()))  # noqa: ASYNC220, S603

@@ -32,6 +32,7 @@ from castlegate.routing.route import Route
 from castlegate.server.admin import Admin
 from castlegate.server.broker import embedded_broker
 from castlegate.server.control import Discard, Drain, Prepare, Refused, Switch
+from castlegate.server.counting import Counting
 from castlegate.server.notify import notify
 from castlegate.server.orphans import wait_for_orphans
 from castlegate.server.process import Place, WorkerProcess
@@ -87,9 +88,12 @@ class Supervisor:
     def __init__(self, config: Path, document: Document, listening: list[socket.socket]) -> None:
         instance = f"{socket.gethostname()}-{os.getpid()}"
         self._config = config
+        self._own = Registry()
+        self._counting = Counting(document, config.parent, len(listening), self._own)
+        counts, keys = self._counting.descriptor, self._counting.keys
         self._places = [
-            Place(config, slot, len(listening), instance, each) for slot, each in enumerate(listening)
-        ]  # fmt: skip
+            Place(config, slot, len(listening), instance, each, counts, keys) for slot, each in enumerate(listening)
+        ]
         # What is served: changed by a reload alone.
         self._document = document
         self._version = self._asked = 1
@@ -102,7 +106,6 @@ class Supervisor:
         self._draining = False
         self._reload_wanted = asyncio.Event()
         self._retired = Registry()  # what workers counted that are gone
-        self._own = Registry()
         self._restarts = self._own.counter("castlegate_worker_restarts_total", "Workers that were replaced.").child()
         self._reloads = self._own.counter("castlegate_config_reloads_total", "Reloads by result.", "result")
         self._own.gauge("castlegate_workers", "Workers that serve.").watch(lambda: len(self._serving()))
@@ -140,10 +143,12 @@ class Supervisor:
             self._announce(admin)
             keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
             keepers.append(asyncio.create_task(self._reload_when_told()))
+            keepers.append(asyncio.create_task(self._counting.keep()))
             keepers.append(asyncio.create_task(wait_for_orphans(self._pids)))
             await stopped
         stopped.cancel()
         await self._drain(starting, keepers)
+        self._counting.close()
         await listener.drain(0.1)
         return status
 
@@ -170,6 +175,7 @@ class Supervisor:
             if worker is not None:
                 status = await worker.ended
                 self._retired.add(worker.registry, gauges=False)
+                self._counting.forget(place.slot)
                 self._workers[place.slot] = None
                 if self._draining:
                     return
@@ -299,6 +305,8 @@ class Supervisor:
         for changed, place, name in (
             (before.listen.address != after.listen.address, at.field("listen", "address"), "listen.address"),
             ((before.listen.tls is None) != (after.listen.tls is None), at.field("listen", "tls"), "listen.tls"),
+            (before.state != after.state, at.field("state"), "state"),
+            (before.limits.keys != after.limits.keys, at.field("limits", "keys"), "limits.keys"),
             (before.admin != after.admin, at.field("admin"), "admin"),
             (worker_count(before.workers) != worker_count(after.workers), at.field("workers"), "workers"),
             (embedded[0] != embedded[1], at.field("kafka"), "the embedded broker"),

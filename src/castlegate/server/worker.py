@@ -44,6 +44,7 @@ from castlegate.server.control import (
     Switched,
 )
 from castlegate.server.control import Drain as DrainOrder
+from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.access_log import AccessLog
 from castlegate.telemetry.metrics import Announcement, Memory, Registry
 from castlegate.telemetry.stumbles import Stumbles
@@ -68,6 +69,8 @@ class Worker:
         self._channel = channel
         self._announced: list[Announcement] = []
         self._registry = Registry(Memory(arguments.metrics), self._announced.append)
+        layout = Layout(arguments.keys, arguments.workers)
+        self._counts = Counts(layout, arguments.counts, arguments.slot, self._registry)
         self._timer = Timer(asyncio.get_running_loop())
         self._dropped = self._registry.counter("castlegate_access_log_dropped_total", "Lines not written.").child()
         self._lag = self._registry.histogram(
@@ -134,6 +137,7 @@ class Worker:
                 workers=arguments.workers,
                 timer=self._timer,
                 registry=self._registry,
+                counts=self._counts,
                 previous=self._generation,
             )
             # At once: what is written after they were read is a change.
@@ -316,6 +320,8 @@ def main() -> int:
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--listen", type=int, required=True)
     parser.add_argument("--metrics", type=int, required=True)
+    parser.add_argument("--counts", type=int, required=True)
+    parser.add_argument("--keys", type=int, required=True)
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--instance", required=True)

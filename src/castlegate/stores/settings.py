@@ -1,0 +1,83 @@
+"""Where limits are counted, as the configuration says it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from castlegate.config.report import Place
+from castlegate.config.units import Count, Seconds
+
+_PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_MOST_KEYS = 50_000_000
+
+
+class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where the limits, quotas and concurrency of routes are counted. All workers of an instance count together."""
+
+    keys: Count = 1_000_000
+    """Keys (addresses, principals, ...) that are counted at once, of all rates together and of all quotas together. Of
+    more, those are dropped that have been idle for the longest, which costs nothing where their time has passed
+    (`castlegate_limit_keys_dropped_total` counts where it has not). A million take up to 85 MB, as they come, once for
+    all workers. Only a restart changes it."""
+    store: Literal["memory", "redis"] = "memory"
+    """`memory`: each instance counts for itself. `redis`: all that use the same Redis count rates and quotas together,
+    exactly; every request that is limited then asks it. Concurrency is counted by each instance in either case."""
+    url: str | None = None
+    """Of Redis 5 or later: `redis://host:port[/number]`, or `rediss://` for TLS. Clusters are not supported."""
+    user: str | None = None
+    """Who to be towards Redis; its default user if nothing is said."""
+    password: str | None = None
+    """From the environment or a file: `${REDIS_PASSWORD}`, `${file:/run/secrets/redis}`."""
+    lost: Literal["local", "refuse"] = "local"
+    """What becomes of limited requests while Redis does not answer: `local` has each instance count for itself in its
+    memory, from nothing, until it is back; `refuse` answers 503. Either is done at once, without waiting for Redis."""
+    timeout: Seconds = 0.25
+    """How long a request waits for Redis; then Redis counts as lost until it answers again."""
+    connections: Count = 2
+    """Connections to Redis that each worker has. Each carries what all requests of a moment ask as one command."""
+    prefix: str = "castlegate"
+    """What keys in Redis begin with: gateways of the same prefix count together where their limits are the same."""
+    ca: str | None = None
+    """File in PEM: the authorities that vouch for Redis over TLS; else those that the system trusts."""
+
+    def check(self, at: Place) -> None:
+        """What goes with Redis."""
+        if self.keys > _MOST_KEYS:
+            at.field("keys").mistake(f"must be at most {_MOST_KEYS}, found {self.keys}")
+        if not _PREFIX.fullmatch(self.prefix):
+            at.field("prefix").mistake("a prefix has up to 64 letters, digits and '_', '.', ':', '-'")
+        if self.store != "redis":
+            for field in ("url", "user", "password", "ca"):
+                if getattr(self, field) is not None:
+                    at.field(field).mistake("this goes with 'store: redis'")
+            return
+        if self.user is not None and self.password is None:
+            at.field("user").mistake("a 'user' goes with a 'password'")
+        if importlib.util.find_spec("redis") is None:
+            at.field("store").mistake("the package for Redis is not installed: pip install 'castlegate[redis]'")
+        if self.url is None:
+            if not at.field("url").spoilt:
+                at.mistake("'store: redis' needs a 'url', such as redis://redis:6379")
+        else:
+            self._check_url(self.url, at.field("url"))
+        if self.ca is not None and not (at.report.folder / self.ca).is_file():
+            at.field("ca").mistake(f"there is no file {at.field('ca').shown(self.ca)}")
+
+    def _check_url(self, url: str, at: Place) -> None:
+        try:
+            found = urlsplit(url)
+            sound = found.scheme in ("redis", "rediss") and bool(found.hostname) and (found.port or 1) > 0
+            sound = sound and re.fullmatch(r"(/[0-9]*)?", found.path) is not None and not found.query
+        except ValueError:
+            sound = False
+        if not sound:
+            at.mistake("expected redis://host:port[/number], or rediss:// for TLS")
+        elif "@" in found.netloc:
+            at.mistake("who to be stands in 'user' and 'password', not in the URL")
+        elif self.ca is not None and found.scheme != "rediss":
+            at.mistake("'ca' goes with rediss://, which is TLS")
