@@ -46,6 +46,7 @@ def check_agreement(document: Document, at: Place) -> None:
     for name, scheme in document.auth.items():
         if scheme.issuer and document.issuer is None and not at.field("issuer").spoilt:
             at.field("auth", name).mistake("there is no issuer; say who issues tokens at the top: 'issuer: ...'")
+        _check_own_limits(document, name, scheme, at)
     told = document.told_names()
     _check_told(document, told, at)
     names_by_shape: dict[object, str] = {}
@@ -106,6 +107,18 @@ def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -
         place.field("certificate").mistake(
             "clients are not asked for certificates; say 'listen: {tls: {clients: ...}}'"
         )
+
+
+def _check_own_limits(document: Document, name: str, scheme: Scheme, at: Place) -> None:
+    """Whether somebody heeds the limits that keys of a file have."""
+    place = at.field("auth", name, "keys", "file")
+    if scheme.keys is None or place.spoilt:
+        return
+    routes = [document.effective(route) for route in document.routes.values()]
+    heeded = any(name in route.schemes and any(rate.own for rate in route.rates) for route in routes)
+    if not heeded and scheme.keys.has_limits(at.report.folder):
+        remedy = "'limit: {rate: 10/s, per: key, own: true}' on those routes, or in 'defaults', heeds them"
+        place.warning(f"keys in it have a limit, and no route that takes these keys heeds it; {remedy}")
 
 
 def _check_kafka(document: Document, place: Place, at: Place) -> None:
@@ -202,8 +215,9 @@ def _check_access(document: Document, said: Route, place: Place, at: Place) -> N
 def _check_authorization(document: Document, said: Route, key: RouteKey | None, place: Place, at: Place) -> None:
     route = document.effective(said)
     where = (place if said.policy is not None else at.field("defaults")).field("policy")
-    if said.public and not place.field("public").spoilt:
-        check_public(said, place)
+    inherited = not said.public
+    if route.public and not (at.field("defaults") if inherited else place).field("public").spoilt:
+        check_public(said, place, inherited=inherited)
     if key is None:
         return
     for name in route.policies:

@@ -35,7 +35,7 @@ def keys() -> None:
 @click.option("--owner", metavar="NAME", required=True, help="Whose it is: the subject that services see.")
 @click.option("--scope", "scopes", metavar="SCOPE", multiple=True, help="What it may do; once for each.")
 @click.option("--claim", "claims", metavar="NAME=VALUE", multiple=True, help="More about the owner; JSON or text.")
-@click.option("--limit", metavar="LIMIT", help="How often it may be used, such as 100/min.")
+@click.option("--limit", metavar="LIMIT", help="How often, such as 100/min; see below.")
 @click.option("--expires", metavar="WHEN", help="A date (2027-01-31), a time, or from now on: 90d.")
 @click.option("--id", "identity", metavar="ID", help="Its name in logs and lists; without it, a random one.")
 def new(
@@ -51,6 +51,9 @@ def new(
 
     The key itself is printed on standard output, once: it is kept nowhere. What was added to FILE is shown on standard
     error. FILE is made if it is not there; `-` leaves it to you to paste the line.
+
+    A LIMIT holds on routes that say so, in place of theirs: `limit: {rate: 10/s, per: key, own: true}`, which is 10/s
+    for keys without one.
 
     \b
     Exit status:

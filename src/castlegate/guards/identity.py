@@ -36,6 +36,7 @@ _OF_CLIENTS = frozenset((
     "accept", "authorization", "content-encoding", "content-type", "cookie", "date", "host", "origin", "range",
     "user-agent",
 ))  # fmt: skip
+_BARE_REFERENCE = re.compile(r"(principal|claims)\.[^\s{}]+")
 _OWN_CLAIMS = frozenset(("iss", "sub", "aud", "exp", "iat", "nbf", "jti", "scope"))
 _NOT_TOLD = re.compile(rb"[\x00-\x1f\x7f]|^ | $")  # what a service would not read as it was said
 _SHORTEST, _LONGEST = 2.0, 3600.0  # seconds of a token
@@ -94,7 +95,11 @@ class Identity(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             elif other is not name:
                 place.mistake(f"services may take this for '{other}', which is there too")
         for name, text in self.headers.items():
-            compile_text(text, Sink.KEY, _SCOPE, at.field("headers", name))
+            place = at.field("headers", name)
+            template = compile_text(text, Sink.KEY, _SCOPE, place)
+            if template.constant and not place.spoilt:
+                meant = f'; did you mean "{{{text}}}"?' if _BARE_REFERENCE.fullmatch(text) else ""
+                place.warning(f"is the text {place.shown(text)} for everyone{meant}")
 
     @property
     def names(self) -> list[str]:

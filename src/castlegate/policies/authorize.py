@@ -76,10 +76,16 @@ class Authorization(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         return [self.policy] if isinstance(self.policy, str) else list(self.policy or ())
 
 
-def check_public(said: Authorization, place: Place) -> None:
-    """That an open route asks for nothing that only known callers have."""
+def check_public(said: Authorization, place: Place, *, inherited: bool) -> None:
+    """That an open route asks for nothing that only known callers have. `inherited`: it is `defaults` that open it."""
     for name in OF_CALLERS:
-        if getattr(said, name):
+        if not getattr(said, name):
+            continue
+        if inherited:
+            remedy = f"say who may call with 'auth', or leave '{name}' out"
+            why = f"the route is public by 'defaults', so nobody's {name} are asked for; {remedy}"
+            place.field(name).mistake(why)
+        else:
             place.field(name).mistake("this route is public: it does not know who calls; leave out one of the two")
 
 

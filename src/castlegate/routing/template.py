@@ -107,6 +107,9 @@ def _parse_path(path: str, at: Place) -> tuple[bytes | Param, ...] | None:
         if wrong := _OTHER_PLACEHOLDER.fullmatch(part):
             at.mistake(f"{show(part)} looks like a placeholder; those are written '{{{wrong[1] or wrong[2]}}}'")
             return None
+        if part in ("*", "**"):
+            at.mistake(f"'{part}' stands for itself; the rest of a path is '{{rest...}}', one segment of it '{{name}}'")
+            return None
         if "{" not in part and "}" not in part:
             segments.append(unquote_to_bytes(part))
             continue

@@ -30,6 +30,7 @@ LARGEST = 64 * 1024 * 1024  # bytes: some 300,000 keys
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,11}/(?:[1-9][0-9]{0,5})?(?:s|sec|second|m|min|minute|h|hour|d|day|month)")
 _ENTRY = re.compile(r"([^\s#:{}'\"]+): +(\{.*)")
+_LIMITED = re.compile(rb"^[^#\n]*[{,] *\"?limit\"?: ", re.MULTILINE)
 _TURN = 16  # lines read for the first time between two turns
 _QUICK_TURN = 512  # lines known already
 
@@ -99,6 +100,11 @@ class KeyFile(NamedTuple):
 EMPTY = KeyFile({})
 
 _decode = msgspec.json.Decoder(Key).decode
+
+
+def speaks_of_limits(content: bytes) -> bool:
+    """Whether a key has a limit of its own, as far as is seen at a glance."""
+    return _LIMITED.search(content) is not None
 
 
 def unix_time(text: str) -> float:

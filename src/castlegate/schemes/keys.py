@@ -11,6 +11,7 @@ import hmac
 import logging
 import time
 from hashlib import sha256
+from pathlib import Path
 from typing import ClassVar
 
 from castlegate.config.files import Signature, signature
@@ -22,7 +23,7 @@ from castlegate.message import Request
 from castlegate.principal import Principal
 from castlegate.schemes.api_key import is_well_formed
 from castlegate.schemes.carrier import Carrier, challenge
-from castlegate.schemes.key_file import EMPTY, KeyFile, Line, load_text, read_lines, read_whole
+from castlegate.schemes.key_file import EMPTY, KeyFile, Line, load_text, read_lines, read_whole, speaks_of_limits
 from castlegate.schemes.scheme import Unauthenticated
 
 logger = logging.getLogger("castlegate.auth")
@@ -58,6 +59,13 @@ class Keys(Carrier, kw_only=True, frozen=True, forbid_unknown_fields=True):
         read_whole(content, str(path), found)
         for mistake in found.mistakes:
             at.report.add(mistake.position, (*place.path, *mistake.path), mistake.text)
+
+    def has_limits(self, folder: Path) -> bool:
+        """Whether a key in the file seems to have one of its own."""
+        try:
+            return speaks_of_limits(load_text(folder / self.file))
+        except (OSError, ValueError):
+            return False
 
 
 class KeyTable:
