@@ -6,6 +6,7 @@ What a value must fulfil on its own is checked by the struct that it stands in.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,6 +64,7 @@ def check_agreement(document: Document, at: Place) -> None:
             _compile_templates(route, scope, place)
             check_limits(effective, scope, place, named, public=bool(effective.public))
             _check_state(document, effective, at)
+            _check_forwarded(document, effective, at)
         _check_access(document, route, place, at)
         _check_authorization(document, route, key, place, at)
         _check_purpose(document, route, key, place, at)
@@ -223,10 +225,35 @@ def _check_authorization(document: Document, said: Route, key: RouteKey | None, 
     for name in route.policies:
         policy = document.policies.get(name)
         if policy is not None:
-            check_use(name, policy, key.params, place.field("policy") if said.policy is not None else place)
+            at_use = place.field("policy") if said.policy is not None else place
+            check_use(name, policy, key.params, at_use)
+            _check_withheld(document, route, f"the policy '{name}' asks for headers", policy.fields, at_use)
         elif not (where.spoilt or at.field("policies").spoilt or at.field("policies", name).spoilt):
             hint = suggest(name, document.policies, "there are") or "; there are none under 'policies'"
             where.mistake(f"no policy is called {show(name)}{hint}")
+
+
+def _check_withheld(document: Document, route: Route, who: str, fields: Iterable[str], place: Place) -> None:
+    """That nobody relies on fields of which the credential was taken out."""
+    for scheme, carrier in document.withheld(route):
+        gone = {spelling(field) for field in carrier.fields}
+        for field in fields:
+            if spelling(field) in gone:
+                remedy = "say 'forward: true' there if it is needed"
+                place.mistake(f"{who}['{field}'], and '{scheme}' takes out what it has accepted; {remedy}")
+
+
+def _check_forwarded(document: Document, route: Route, at: Place) -> None:
+    """Whether a service behind Kafka is to get fields of which the credential is taken out."""
+    name = (route.call or "").partition(".")[0]
+    service = document.services.get(name)
+    forwarded = [] if service is None or service.kafka is None else service.kafka.forward_headers
+    for scheme, carrier in document.withheld(route):
+        gone = {spelling(field) for field in carrier.fields}
+        for index, field in enumerate(forwarded):
+            if spelling(field) in gone:
+                place = at.field("services", name, "kafka", "forward_headers", index)
+                place.warning(f"'{scheme}' takes out what it has accepted; say 'forward: true' there if it is needed")
 
 
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:

@@ -21,7 +21,7 @@ from castlegate.config.environment import Environment
 from castlegate.config.fields import spelling
 from castlegate.config.joining import join
 from castlegate.config.reading import read
-from castlegate.config.references import HeaderRoot, Scope
+from castlegate.config.references import HeaderRoot, QueryRoot, Scope
 from castlegate.config.report import ConfigError, Place, Report, listed
 from castlegate.config.shapes import fields_of
 from castlegate.config.source import LARGEST_FILE, compose, resolve
@@ -42,8 +42,10 @@ from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey
 from castlegate.schemes.authorizer import Authorizer
+from castlegate.schemes.carrier import Carrier
 from castlegate.schemes.certificate import ClientCertificate
 from castlegate.schemes.introspection import Introspection
+from castlegate.schemes.issued import Issued
 from castlegate.schemes.jwt import Jwt
 from castlegate.schemes.keys import Keys
 from castlegate.stores.settings import LimitStore
@@ -150,7 +152,7 @@ class OwnIssuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields
 class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One way in which callers prove who they are."""
 
-    issuer: bool | None = None
+    issuer: bool | Issued | None = None
     """`true`: by an access token of the gateway's own `issuer`, in `Authorization: Bearer ...`."""
     jwt: Jwt | None = None
     """A signed token (JWT) of an identity provider."""
@@ -167,6 +169,12 @@ class Scheme(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     def kind(self) -> str:
         """Which of its fields is said."""
         return next(name for name in fields_of(Scheme) if getattr(self, name) is not None)
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """Where in a request its credential stands, if it is in there."""
+        said = next((each for name in fields_of(Scheme) if (each := getattr(self, name)) is not None), None)
+        return Issued().carrier if said is True else getattr(said, "carrier", None)
 
     @property
     def secret_parameters(self) -> list[str]:
@@ -338,8 +346,19 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 
     def scope(self, key: RouteKey, route: Route, told: frozenset[str] = frozenset()) -> Scope:
         """What the references of an effective route can reach. `told`: `told_names`."""
-        scope = key.scope().including({"header": HeaderRoot(told)} if told else {})
+        fields = dict.fromkeys(told, "under this name services are told who calls")
+        parameters: dict[str, str] = {}
+        for name, carrier in self.withheld(route):
+            why = f"'{name}' takes out what it has accepted; say 'forward: true' there if services need it"
+            fields |= {spelling(field): why for field in carrier.fields}
+            parameters |= dict.fromkeys(carrier.secret_parameters, why)
+        scope = key.scope().including({"header": HeaderRoot(fields), "query": QueryRoot(parameters)})
         return scope if route.public else scope.including(PRINCIPAL)
+
+    def withheld(self, route: Route) -> list[tuple[str, Carrier]]:
+        """By which of its schemes what an effective route's callers show is taken out, and from where."""
+        carriers = [(name, self.auth[name].carrier) for name in route.schemes if name in self.auth]
+        return [(name, carrier) for name, carrier in carriers if carrier is not None and not carrier.forward]
 
     def check(self, at: Place) -> None:
         """What must hold between addresses, services, routes and the message broker."""

@@ -103,5 +103,19 @@ class UnknownFields(Headers):
             return known
         return self._sketch.stand_in(f"{{header.{name.decode('latin-1')}}}").encode()
 
+    def adding(self, name: bytes, value: bytes) -> Headers:
+        """With a field more."""
+        return self._changed(super().adding(name, value), self._absent)
+
+    def without(self, *names: bytes) -> Headers:
+        """Without the fields of these names, known or not."""
+        return self._changed(super().without(*names), (*self._absent, *names))
+
+    def _changed(self, headers: Headers, absent: tuple[bytes, ...]) -> UnknownFields:
+        changed = UnknownFields.__new__(UnknownFields)
+        Headers.__init__(changed, headers.lines)
+        changed._sketch, changed._absent = self._sketch, absent
+        return changed
+
 
 _UNKNOWN: Any = None

@@ -29,7 +29,7 @@ def test_what_the_guide_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     authority.issue("shop.example.com", at="shop")
     authority.file.rename("partners-ca.crt")
     examples = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
-    assert len(examples) == 6
+    assert len(examples) == 7
     for example in examples:
         Path("gateway.yaml").write_text(example, encoding="utf-8")
         assert load("gateway.yaml", {"INTROSPECTION_SECRET": "s3cret"}).document.auth

@@ -82,7 +82,7 @@ def test_who_shows_a_certificate_is_known_by_its_name(gateway: Gateway, origin: 
 
 def test_who_shows_none_is_asked_to(gateway: Gateway, origin: Origin, ours: Authority) -> None:
     with Client(gateway.port, tls=showing(ours, None)) as client:
-        assert ask(client, "/any") == (401, "There is no credential in the request.")
+        assert ask(client, "/any") == (401, "There is no client certificate.")
     assert origin.seen == []
 
 

@@ -209,6 +209,7 @@ def test_no_token_stands_in_the_log(many: Gateway) -> None:
     for _ in range(2):
         assert ask(many, b"", f"/query?ticket={token.decode()}", "X: ")[0] == 200
     assert ask(many, token + b"x", "/pem")[0] == 401
+    assert ask(many, b"", f"/query?ticket={token.decode()}x", "X: ")[0] == 401
     many.program.wait_until(lambda: "ticket=[redacted]" in many.access_log.read_text(), "the line of the log")
     for text in (many.access_log.read_text(), "\n".join(many.program.lines), many.metrics_text("text/plain")):
         assert token.decode() not in text

@@ -93,9 +93,9 @@ def test_whoever_has_no_key_that_is_good_is_told_what_is_wrong_and_no_more(gatew
     gateway.program.wait_for_line(r"2 keys of .*partners.keys are known")
     gateway.program.wait_until(lambda: detail(ask(gateway, f"X-API-Key: {expired}")) == "The key has expired.", "it")
     cases = {
-        "": "There is no credential in the request.",
-        "X-API-Key: ": "There is no credential in the request.",
-        f"Authorization: ApiKey {good}": "There is no credential in the request.",
+        "": "There is no API key in X-API-Key.",
+        "X-API-Key: ": "There is no API key in X-API-Key.",
+        f"Authorization: ApiKey {good}": "There is no API key in X-API-Key.",
         f"X-API-Key: {foreign}": "The key is not known.",
         f"X-API-Key: {good[:-1]}": "The key is mistyped, or not one of ours.",
         f"X-API-Key: {good}x": "The key is mistyped, or not one of ours.",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -68,6 +69,9 @@ class Reference(NamedTuple):
             return as_text(value)
         except ValueError as error:
             raise RequestRefused(Kinds.BAD_INPUT, f"{self.name} must be {error}.") from error
+
+
+NOTHING_DROPPED: Mapping[str, str] = MappingProxyType({})
 
 
 class Root(Protocol):
@@ -204,10 +208,17 @@ class QueryRoot:
 
     needs_body = False
 
+    def __init__(self, dropped: Mapping[str, str] = NOTHING_DROPPED) -> None:
+        """`dropped`: why parameters are not there."""
+        self._dropped = dropped
+
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
         """Missing where the query does not have it."""
         if not _QUERY.fullmatch(name):
             at.mistake(f"'{{{_join('query', name)}}}' names no query parameter; write {{query.page}}")
+            return None
+        if name in self._dropped:
+            at.mistake(f"'{{query.{name}}}' is never there: {self._dropped[name]}")
             return None
         if every:
             return lambda request, _parts: query_parameters(request.query).get(name, MISSING)
@@ -227,8 +238,8 @@ class HeaderRoot:
 
     needs_body = False
 
-    def __init__(self, dropped: frozenset[str] = frozenset()) -> None:
-        """`dropped`: fields that nobody gets, by their `spelling`."""
+    def __init__(self, dropped: Mapping[str, str] = NOTHING_DROPPED) -> None:
+        """`dropped`: why fields are not there, by their `spelling`."""
         self._dropped = dropped
 
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
@@ -242,8 +253,9 @@ class HeaderRoot:
         if ends_at_gateway(name):
             at.mistake(f"'{{header.{name}}}' is never there: the gateway reads this field itself")
             return None
-        if spelling(name) in self._dropped:
-            at.mistake(f"'{{header.{name}}}' is never there: under this name services are told who calls")
+        why = self._dropped.get(spelling(name))
+        if why is not None:
+            at.mistake(f"'{{header.{name}}}' is never there: {why}")
             return None
         key = name.lower().encode()
 

@@ -1,7 +1,8 @@
 """Who calls: each route names the schemes of which any will do, or is open to everyone.
 
 A credential that one scheme finds and does not accept refuses the request unless another accepts its own. Nothing is
-public by omission: the configuration's check refuses a route that says neither.
+public by omission: the configuration's check refuses a route that says neither. What was accepted is taken out of the
+request, so that nothing behind this policy gets it, unless its scheme says `forward`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Authenticate:
     def __init__(self, schemes: dict[str, Scheme]) -> None:
         self._names = list(schemes)
         self._schemes: Sequence[Scheme] = list(schemes.values())
+        carriers = [scheme.carrier for scheme in self._schemes]
+        self._withhold = [None if carrier is None else carrier.withholder() for carrier in carriers]
 
     def describe(self, sketch: Sketch) -> Description:
         """Which schemes, and who is taken to call."""
@@ -61,11 +64,23 @@ class Authenticate:
             scheme = caller.scheme or self._names[0]
             sketch.request.principal = msgspec.structs.replace(caller, scheme=scheme)
             says["accepts"] = f"{caller.subject}, by {scheme}"
+        self._describe_withheld(says, sketch)
         return Description(role="policy", name="authenticate", says=says)
+
+    def _describe_withheld(self, says: dict[str, Any], sketch: Sketch) -> None:
+        """What is taken out if it is there, and the request without it."""
+        principal = sketch.request.principal
+        for name, scheme, withhold in zip(self._names, self._schemes, self._withhold, strict=True):
+            if withhold is None or scheme.carrier is None or principal is None or principal.scheme != name:
+                continue
+            says["withholds"] = [f"{place}, from services" for place in scheme.carrier.places]
+            fields = [field.lower().encode() for field in scheme.carrier.fields]
+            withhold(sketch.request)
+            sketch.request.headers = sketch.request.headers.without(*fields)
 
     def wrap(self, inner: Handler) -> Handler:
         """Handlers behind it find the request's principal set."""
-        schemes = self._schemes
+        schemes, withhold = self._schemes, self._withhold
 
         def handle(request: Request) -> Awaitable[Response]:
             for number, scheme in enumerate(schemes):
@@ -75,8 +90,11 @@ class Authenticate:
                     if principal is None:
                         return self._verify(inner, request, number, credential)
                     request.principal = principal
+                    take_out = withhold[number]
+                    if take_out is not None:
+                        take_out(request)
                     return inner(request)
-            return refuse(self._refusal(Failed(None, None)), request)
+            return refuse(self._refusal(Failed(None, None), request), request)
 
         return handle
 
@@ -94,10 +112,13 @@ class Authenticate:
             except GatewayError as error:
                 failed = Failed(scheme, error)
             else:
+                take_out = self._withhold[number]
+                if take_out is not None:
+                    take_out(request)
                 return await inner(request)
-        return problem(self._refusal(failed), request)
+        return problem(self._refusal(failed, request), request)
 
-    def _refusal(self, failed: Failed) -> GatewayError:
+    def _refusal(self, failed: Failed, request: Request) -> GatewayError:
         """401 with a challenge for each scheme; the one whose credential was refused says why (RFC 6750 §3)."""
         error = failed.error
         if error is not None and error.kind is not Kinds.UNAUTHORIZED:
@@ -110,9 +131,17 @@ class Authenticate:
                 challenge += f'{separator}error="{error.problem}", error_description="{error.detail}"'
             if challenge and challenge not in challenges:
                 challenges.append(challenge)
-        detail = "There is no credential in the request." if error is None else error.detail
+        detail = " ".join(self._absent(request)) if error is None else error.detail
         headers = tuple([(b"www-authenticate", challenge.encode("latin-1")) for challenge in challenges])
         return RequestRefused(Kinds.UNAUTHORIZED, detail, headers=headers)
+
+    def _absent(self, request: Request) -> list[str]:
+        """Where each scheme looked in vain."""
+        told = []
+        for scheme in self._schemes:
+            carrier, what = scheme.carrier, scheme.credential
+            told.append(f"There is no {what}." if carrier is None else carrier.absent(request, what))
+        return list(dict.fromkeys(told))
 
 
 class Failed(NamedTuple):

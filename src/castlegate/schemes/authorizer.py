@@ -103,6 +103,11 @@ class Authorizer(Carrier, kw_only=True, frozen=True, forbid_unknown_fields=True)
         over_http = calls.verb is not None
         return CallPlan(calls, self.timeout, Scope({"credential": root}), at, carries_fields=over_http), root
 
+    @property
+    def carrier(self) -> Carrier:
+        """Where the credential stands."""
+        return self if self.said else Carrier(authorization="Bearer", forward=self.forward)
+
     def check(self, at: Place) -> None:
         """What makes it a question."""
         Carrier.check(self, at)
@@ -121,9 +126,11 @@ class Authorizer(Carrier, kw_only=True, frozen=True, forbid_unknown_fields=True)
 class AuthorizerScheme:
     """See `castlegate.schemes.scheme.Scheme`."""
 
+    credential = "credential"
+
     def __init__(self, name: str, settings: Authorizer, means: Means) -> None:
         self._name = name
-        place = settings if settings.said else Carrier(authorization="Bearer")
+        self.carrier = place = settings.carrier
         self.ambient = place.ambient
         self.challenge = challenge(place.authorization or "Bearer", name)
         self.take = place.taker()

@@ -1,6 +1,7 @@
 """Where in a request a credential stands: the `Authorization` field, another one, a cookie, or the query.
 
-What is found is handed on as it stands; whether it can be a credential at all is for its scheme to say.
+What is found is handed on as it stands; whether it can be a credential at all is for its scheme to say. Services do not
+get what was accepted: whoever has seen it could use it elsewhere, and who calls is theirs to be told by `identity`.
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from castlegate.config.fields import ends_at_gateway
 from castlegate.config.references import query_parameters
-from castlegate.config.report import Place
+from castlegate.config.report import Place, listed
 from castlegate.errors import RequestRefused
-from castlegate.message import Request
+from castlegate.message import Headers, Request
 
 Take = Callable[[Request], bytes | None]
+Withhold = Callable[[Request], None]
 
 _WORD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 §5.6.2
 # Also what the access log knows a parameter by: no dots and brackets, which divide names there.
@@ -37,7 +40,10 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     they come from."""
     query: str | None = None
     """In a query parameter of this name, for clients that can set no header. Its value is not written to the access
-    log; services that get the query see it."""
+    log."""
+    forward: bool = False
+    """`true` leaves the credential in the request, for services that verify it themselves. Without it, services do not
+    get what was accepted: neither the field, nor that one cookie, nor the query parameter."""
 
     def check(self, at: Place) -> None:
         """The names."""
@@ -72,6 +78,52 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     def secret_parameters(self) -> list[str]:
         """Query parameters that are not to be logged."""
         return [] if self.query is None else [self.query]
+
+    @property
+    def places(self) -> list[str]:
+        """Where it stands, in words."""
+        places = [] if self.authorization is None else ["Authorization"]
+        places += [] if self.header is None else [self.header]
+        places += [] if self.cookie is None else [f"the cookie {self.cookie}"]
+        return places + ([] if self.query is None else [f"the query parameter {self.query}"])
+
+    @property
+    def fields(self) -> list[str]:
+        """Header fields that hold it and nothing else."""
+        return [
+            *([] if self.authorization is None else ["authorization"]),
+            *([] if self.header is None else [self.header]),
+        ]
+
+    def absent(self, request: Request, what: str) -> str:
+        """What is told a client whose request does not have it; `what` it is."""
+        if self.authorization is not None and len(self.places) == 1:
+            value = request.headers.get(b"authorization")
+            if value is not None and value.lower().strip(b" ") != self.authorization.lower().encode():
+                return f"Authorization does not begin with '{self.authorization} '."
+        return f"There is no {what} in {listed(self.places, 'or')}."
+
+    def withholder(self) -> Withhold | None:
+        """What takes it out of a request, from wherever it may stand; None if it stays."""
+        if self.forward:
+            return None
+        steps: list[Withhold] = []
+        if self.authorization is not None:
+            steps.append(_without_authorization(self.authorization))
+        if self.header is not None:
+            steps.append(_without_field(self.header))
+        if self.cookie is not None:
+            steps.append(_without_cookie(self.cookie))
+        if self.query is not None:
+            steps.append(_without_parameter(self.query))
+        if len(steps) == 1:
+            return steps[0]
+
+        def withhold(request: Request) -> None:
+            for step in steps:
+                step(request)
+
+        return withhold
 
     def taker(self) -> Take:
         """What finds it."""
@@ -145,3 +197,53 @@ def _in_query(name: str) -> Take:
         return None
 
     return take
+
+
+def _without_authorization(word: str) -> Withhold:
+    # Of another word it is somebody else's.
+    start = b"authorization: " + word.lower().encode() + b" "
+    length = len(start)
+
+    def withhold(request: Request) -> None:
+        headers = request.headers
+        if any(line[:length].lower() == start for line in headers.lines):
+            request.headers = headers.without(b"authorization")
+
+    return withhold
+
+
+def _without_field(name: str) -> Withhold:
+    field = name.lower().encode()
+
+    def withhold(request: Request) -> None:
+        request.headers = request.headers.without(field)
+
+    return withhold
+
+
+def _without_cookie(name: str) -> Withhold:
+    wanted = name.encode()
+
+    def withhold(request: Request) -> None:
+        headers: Headers = request.headers.without(b"cookie")
+        for field in request.headers.get_all(b"cookie"):
+            pairs = [pair.strip(b" \t") for pair in field.split(b";")]
+            kept = b"; ".join([pair for pair in pairs if pair and pair.partition(b"=")[0] != wanted])
+            if kept:
+                headers = headers.adding(b"cookie", kept)
+        request.headers = headers
+
+    return withhold
+
+
+def _without_parameter(name: str) -> Withhold:
+    wanted = name.encode()
+
+    def withhold(request: Request) -> None:
+        pairs = request.query.split(b"&")
+        # Names as they are read: percent-encoded ones are the same.
+        kept = [pair for pair in pairs if unquote_to_bytes(pair.partition(b"=")[0]) != wanted]
+        if len(kept) < len(pairs):
+            request.query = b"&".join(kept)
+
+    return withhold

@@ -63,6 +63,8 @@ class CertificateScheme:
     """See `castlegate.schemes.scheme.Scheme`."""
 
     challenge = ""
+    carrier = None
+    credential = "client certificate"
     # Browsers show the certificate that was once chosen with every request, whoever has them make it.
     ambient = True
 

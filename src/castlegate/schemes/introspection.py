@@ -55,6 +55,11 @@ class Introspection(Carrier, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     questions: Count = 64
     """Tokens that the instance may ask about at once; requests with further ones are answered 503."""
 
+    @property
+    def carrier(self) -> Carrier:
+        """Where the credential stands."""
+        return self if self.said else Carrier(authorization="Bearer", forward=self.forward)
+
     def check(self, at: Place) -> None:
         """The URL, and what the server knows us by."""
         Carrier.check(self, at)
@@ -73,13 +78,15 @@ class Introspection(Carrier, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 class IntrospectionScheme:
     """See `castlegate.schemes.scheme.Scheme`."""
 
+    credential = "token"
+
     def __init__(self, name: str, settings: Introspection, means: Means) -> None:
         self._name = name
         self._settings = settings
-        self._place = settings if settings.said else Carrier(authorization="Bearer")
-        self.ambient = self._place.ambient
+        self.carrier = settings.carrier
+        self.ambient = self.carrier.ambient
         self.challenge = challenge("Bearer", name)
-        self.take = self._place.taker()
+        self.take = self.carrier.taker()
         url = parse_url(settings.url)
         self._target = url.target.encode()
         self._form, self._headers = _identification(settings)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from castlegate.means import Means
 from castlegate.message import Request
 from castlegate.principal import Principal
@@ -17,17 +19,31 @@ _DEEPEST = 16  # nesting of its claims
 _REMEMBERED = 5000  # verified tokens, in each worker
 
 
+class Issued(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Access tokens of the gateway's own `issuer`."""
+
+    forward: bool = False
+    """`true` leaves the token in the request, for services that verify it themselves."""
+
+    @property
+    def carrier(self) -> Carrier:
+        """Where the token stands."""
+        return Carrier(authorization="Bearer", forward=self.forward)
+
+
 class IssuedTokens:
     """See `castlegate.schemes.scheme.Scheme`."""
 
     challenge = "Bearer"
+    credential = "token"
     ambient = False
 
-    def __init__(self, name: str, _settings: bool, means: Means) -> None:
+    def __init__(self, name: str, settings: bool | Issued, means: Means) -> None:
         own = means.own
         assert own is not None, "the document was checked"
         self._name = name
-        self.take = Carrier(authorization="Bearer").taker()
+        self.carrier = (settings if isinstance(settings, Issued) else Issued()).carrier
+        self.take = self.carrier.taker()
         self._keys = KeySet([from_jwk(key) for key in own.keys])
         self._rules = Rules(
             issuer=own.issuer,

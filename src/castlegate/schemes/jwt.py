@@ -133,7 +133,10 @@ class Jwt(Issuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The cookie that the token is taken from, in place of `Authorization: Bearer ...`."""
     query: str | None = None
     """The query parameter that the token is taken from, in place of `Authorization`, where clients cannot send that.
-    Its value is not written to the access log; services that get the query see it."""
+    Its value is not written to the access log."""
+    forward: bool = False
+    """`true` leaves the token in the request, for services that verify it themselves. Without it, services do not get
+    what was accepted: neither `Authorization`, nor that one cookie, nor the query parameter."""
     size: Size = 8 * 1024
     """The largest token that is read."""
     depth: Annotated[int, Meta(ge=1, le=100)] = 8
@@ -165,7 +168,7 @@ class Jwt(Issuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def carrier(self) -> Carrier:
         """Where the token stands."""
         bearer = "Bearer" if self.cookie is None and self.query is None else None
-        return Carrier(authorization=bearer, cookie=self.cookie, query=self.query)
+        return Carrier(authorization=bearer, cookie=self.cookie, query=self.query, forward=self.forward)
 
     @property
     def secret_parameters(self) -> list[str]:
@@ -189,14 +192,16 @@ class JwtScheme:
     """See `castlegate.schemes.scheme.Scheme`."""
 
     challenge = "Bearer"
+    credential = "token"
 
     def __init__(self, name: str, settings: Jwt, means: Means) -> None:
         self._name = name
         self._size, self._depth = settings.size, settings.depth
         self._issuers = {each.issuer: _known(name, settings, each, means) for each in settings.every_issuer}
         self._only = self._issuers.get(None)
-        self.ambient = settings.carrier.ambient
-        self.take = settings.carrier.taker()
+        self.carrier = settings.carrier
+        self.ambient = self.carrier.ambient
+        self.take = self.carrier.taker()
         fixed = _digest(settings, means.folder)
         self._tokens = means.resources.keep(f"jwt {name}", (settings, fixed), lambda: VerifiedTokens(settings.cache))
         results = means.registry.counter(

@@ -44,6 +44,11 @@ class Keys(Carrier, kw_only=True, frozen=True, forbid_unknown_fields=True):
     watch: Seconds = 2.0
     """Between two looks at the file: so soon a new key works and a revoked one does not."""
 
+    @property
+    def carrier(self) -> Carrier:
+        """Where the key stands."""
+        return self if self.said else Carrier(header=_FIELD, forward=self.forward)
+
     def check(self, at: Place) -> None:
         """The file and what is in it."""
         Carrier.check(self, at)
@@ -172,8 +177,10 @@ class KeyTable:
 class KeysScheme:
     """See `castlegate.schemes.scheme.Scheme`."""
 
+    credential = "API key"
+
     def __init__(self, name: str, settings: Keys, means: Means) -> None:
-        place = settings if settings.said else Carrier(header=_FIELD)
+        self.carrier = place = settings.carrier
         self.ambient = place.ambient
         self.challenge = challenge(place.authorization or "ApiKey", name)
         self.take = place.taker()

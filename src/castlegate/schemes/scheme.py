@@ -11,6 +11,7 @@ from typing import Protocol
 from castlegate.errors import Kind, Kinds, RequestRefused
 from castlegate.message import Request
 from castlegate.principal import Principal
+from castlegate.schemes.carrier import Carrier
 
 
 class Unauthenticated(RequestRefused):
@@ -31,6 +32,14 @@ class Scheme(Protocol):
         """How clients are told to authenticate: a scheme name of HTTP and its parameters (RFC 9110 §11.6.1), such as
         `Bearer realm="api"`. Empty where it is not said in HTTP, as with client certificates.
         """
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """Where in a request the credential stands; None if it is in no part of it."""
+
+    @property
+    def credential(self) -> str:
+        """What it is, in words for clients: `token`."""
 
     @property
     def ambient(self) -> bool:

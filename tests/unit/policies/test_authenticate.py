@@ -22,6 +22,8 @@ class FieldScheme:
     """Accepts `good` in a field of the request; `new` after a while, `later` not now."""
 
     ambient = False
+    carrier = None
+    credential = "token"
 
     def __init__(self, field: bytes) -> None:
         self.field = field

@@ -1,0 +1,85 @@
+"""What services get of a credential that was accepted: nothing, unless its scheme says so."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tests.testbeds.gateway import Gateway
+from tests.testbeds.wire import Client, Origin
+from tests.trust.conftest import Start
+
+from castlegate.cli.main import main
+
+CONFIG = """
+auth:
+  field: {{keys: the.keys}}
+  word: {{keys: {{file: the.keys, authorization: Key}}}}
+  cookie: {{keys: {{file: the.keys, cookie: session}}}}
+  query: {{keys: {{file: the.keys, query: api_key}}}}
+  either: {{keys: {{file: the.keys, header: x-key, query: api_key}}}}
+  kept: {{keys: {{file: the.keys, header: x-key, authorization: Key, cookie: session, query: api_key, forward: true}}}}
+services: {{origin: {{http: ["http://127.0.0.1:{port}"]}}}}
+routes:
+  GET /field: {{call: origin, auth: field}}
+  GET /word: {{call: origin, auth: word}}
+  GET /cookie: {{call: origin, auth: cookie, trusted_origins: []}}
+  GET /query: {{call: origin, auth: query}}
+  GET /either: {{call: origin, auth: [either, field]}}
+  GET /kept: {{call: origin, auth: kept}}
+  GET /open: {{call: origin, public: true}}
+"""
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("keys") / "the.keys"
+    done = CliRunner().invoke(main, ["key", "new", str(file), "--owner", "ann"])
+    assert done.exit_code == 0, done.output
+    (file.parent / "key").write_text(done.stdout.strip())
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def gateway(start_shared: Start, shared_origin: Origin, key: str) -> Gateway:
+    return start_shared(CONFIG.format(port=shared_origin.port).replace("the.keys", key))
+
+
+def sent(gateway: Gateway, behind: Origin, target: str, *fields: str) -> tuple[str, list[str]]:
+    """Target and fields that the service got."""
+    head = "".join(f"{field}\r\n" for field in fields)
+    with Client(gateway.port) as client:
+        assert client.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n{head}\r\n".encode()).read_answer()[0] == 200
+    line, *lines = behind.seen[-1].decode().split("\r\n\r\n")[0].split("\r\n")
+    names = ("authorization", "cookie", "x-api-key", "x-key", "x-other")
+    return line.split(" ")[1], [each for each in lines if each.startswith(names)]
+
+
+def test_what_was_accepted_does_not_reach_the_service(gateway: Gateway, behind: Origin, key: str) -> None:
+    good = (Path(key).parent / "key").read_text()
+    cases: list[tuple[str, list[str], str, list[str]]] = [
+        ("/field?a=b", [f"X-API-Key: {good}", "X-Other: 1"], "/field?a=b", ["x-other: 1"]),
+        ("/field", [f"X-API-Key: {good}", "Authorization: Basic eA=="], "/field", ["authorization: Basic eA=="]),
+        ("/word", [f"Authorization: kEY {good}"], "/word", []),
+        ("/cookie", [f"Cookie: a=1; session={good}; b=2"], "/cookie", ["cookie: a=1; b=2"]),
+        ("/cookie", [f"Cookie: session={good}", "Cookie: xsession=1"], "/cookie", ["cookie: xsession=1"]),
+        ("/cookie", [f"Cookie: session={good}"], "/cookie", []),
+        (f"/query?a=%20&api_key={good}&b", [], "/query?a=%20&b", []),
+        (f"/query?api%5fkey={good}&api_key=x", [], "/query", []),
+        (f"/either?api_key={good}", [f"X-Key: {good}"], "/either", []),
+        ("/either", [f"X-API-Key: {good}"], "/either", []),
+        (
+            "/open?api_key=x",
+            ["X-API-Key: x", "Cookie: session=x"],
+            "/open?api_key=x",
+            ["x-api-key: x", "cookie: session=x"],
+        ),
+    ]
+    for target, fields, arrives, left in cases:
+        assert sent(gateway, behind, target, *fields) == (arrives, left), target
+
+
+def test_it_stays_where_the_scheme_says_that_services_verify_it(gateway: Gateway, behind: Origin, key: str) -> None:
+    good = (Path(key).parent / "key").read_text()
+    for fields in ([f"x-key: {good}"], [f"authorization: Key {good}"], [f"cookie: session={good}; a=b"]):
+        assert sent(gateway, behind, "/kept", *fields) == ("/kept", fields)
+    assert sent(gateway, behind, f"/kept?api_key={good}") == (f"/kept?api_key={good}", [])
