@@ -63,7 +63,9 @@ def check_agreement(document: Document, at: Place) -> None:
             scope = document.scope(key, effective, told)
             _compile_templates(route, scope, place)
             check_limits(effective, scope, place, named, public=bool(effective.public))
-            _check_state(document, effective, at)
+            _check_state(
+                document, effective, (place if route.quota is not None else at.field("defaults")).field("quota"), at
+            )
             _check_forwarded(document, effective, at)
         _check_access(document, route, place, at)
         _check_authorization(document, route, key, place, at)
@@ -82,10 +84,10 @@ def _check_ports(document: Document, at: Place) -> None:
         said.mistake(f"'listen' and 'admin' are both on port {port} of {admin_host}; give each its own")
 
 
-def _check_state(document: Document, route: Route, at: Place) -> None:
+def _check_state(document: Document, route: Route, place: Place, at: Place) -> None:
     kept = document.state is not None or at.field("state").spoilt or document.limits.store == "redis"
     if route.quotas and not kept:
-        at.mistake("a 'quota' is to outlive restarts: say where it is kept, such as 'state: /var/lib/castlegate'")
+        place.mistake("a 'quota' is to outlive restarts: say where it is kept, such as 'state: /var/lib/castlegate'")
 
 
 def _check_service(document: Document, name: str, service: Service, at: Place) -> None:
@@ -149,7 +151,7 @@ def _check_issuer(document: Document, issuer: OwnIssuer, named: Named, at: Place
         taken[key.shape] = name
         route, where = document.effective(said), place.field("login") if name == "login" else place.field("paths", name)
         check_limits(route, document.scope(key, route), where, named, public=True)
-        _check_state(document, route, at)
+        _check_state(document, route, (where if said.quota is not None else at.field("defaults")).field("quota"), at)
         if name == "login":
             _check_login(document, said, key, place.field("login"), at)
     return taken
@@ -211,6 +213,7 @@ def _check_access(document: Document, said: Route, place: Place, at: Place) -> N
     for name in route.schemes:
         if name not in document.auth and not at.field("auth").spoilt and not at.field("auth", name).spoilt:
             hint = suggest(name, document.auth, "there are") or "; there are none under 'auth'"
+            hint = "; to open it, write 'public: true'" if name in ("none", "public", "anonymous") else hint
             where.field("auth").mistake(f"no scheme is called {show(name)}{hint}")
 
 
@@ -279,6 +282,8 @@ def _check_call(
     if service is None:
         if not (at.field("services").spoilt or at.field("services", name).spoilt):
             hint = suggest(name, document.services, "there are") or "; there are none under 'services'"
+            if call.startswith(("http://", "https://")):
+                hint = "; a URL goes under 'services', and the service is named here"
             known_by_name = at_call.path not in at.report.written
             at_call.mistake(f"no service is called {show(name) if known_by_name else at_call.shown(call)}{hint}")
     elif service.http is not None:

@@ -88,7 +88,9 @@ def test_a_key_lets_its_owner_in_and_services_may_learn_who_that_is(gateway: Gat
 def test_whoever_has_no_key_that_is_good_is_told_what_is_wrong_and_no_more(gateway: Gateway, origin: Origin) -> None:
     folder = gateway.path.parent
     good = (folder / "first.key").read_text()
-    expired = new(folder, "--owner", "acme", "--expires", "2020-01-01")
+    expired = new(folder, "--owner", "acme", "--expires", "2999-01-01")
+    file = folder / "partners.keys"
+    file.write_text(file.read_text().replace("2999-01-01", "2020-01-01"))
     foreign = run(folder, "new", "-", "--owner", "mallory").stdout.strip()
     gateway.program.wait_for_line(r"2 keys of .*partners.keys are known")
     gateway.program.wait_until(lambda: detail(ask(gateway, f"X-API-Key: {expired}")) == "The key has expired.", "it")
@@ -242,3 +244,17 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert (done.exit_code, done.stdout) == (status, "")
     assert said in done.stderr
     assert {each.name: each.read_text() for each in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("expires", "said"),
+    [
+        ("2020-01-01", "2020-01-01 has passed; the key could never be used"),
+        ("soon", "expected a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z, or a span"),
+    ],
+)
+def test_a_key_that_could_never_be_used_is_not_made(tmp_path: Path, expires: str, said: str) -> None:
+    done = CliRunner().invoke(main, ["key", "new", str(tmp_path / "a.keys"), "--owner", "a", "--expires", expires])
+    assert done.exit_code == 2
+    assert said in done.output
+    assert not (tmp_path / "a.keys").exists()

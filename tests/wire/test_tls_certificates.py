@@ -139,7 +139,7 @@ def test_files_are_relative_to_the_configuration_and_a_good_one_passes(tmp_path:
     authority.issue("good")
     authority.file.write_text(f"# Főtanúsítvány\n{authority.file.read_text()}")
     assert check(tmp_path, "{cert: good.crt, key: good.key, clients: authority.pem}") == (
-        0, [" 1 routes, 1 services, no mistakes"],
+        0, [" 1 route, 1 service, no mistakes"],
     )  # fmt: skip
 
 

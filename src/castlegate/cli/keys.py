@@ -16,7 +16,7 @@ from castlegate.config.shapes import shape_of
 from castlegate.config.units import Seconds
 from castlegate.schemes.api_key import new_id
 from castlegate.schemes.key_editing import NotChanged, add, make, read_keys, revoke
-from castlegate.schemes.key_file import Key, Line
+from castlegate.schemes.key_file import Key, Line, unix_time
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -159,8 +159,18 @@ def _expiry(text: str | None) -> str | None:
     try:
         span = unit.parse(text)
     except ValueError:
+        _check_expiry(text)
         return text
     return (datetime.now(UTC) + timedelta(seconds=span)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _check_expiry(text: str) -> None:
+    try:
+        over = unix_time(text) <= time.time()
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, or a span from now on such as 90d", param_hint="--expires") from error
+    if over:
+        raise click.BadParameter(f"{text} has passed; the key could never be used", param_hint="--expires")
 
 
 def _why(error: Exception) -> str:

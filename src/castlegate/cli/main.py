@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from castlegate.config.report import ConfigError
 from castlegate.document import load
 from castlegate.policies.named import WrittenPrincipal
 from castlegate.principal import Principal
+from castlegate.routing.template import METHODS
 from castlegate.server.supervisor import run as serve
 from castlegate.upstreams.kafka.settings import EMBEDDED
 
@@ -108,7 +110,8 @@ def check(config: Path) -> None:
         _fail(str(error), 2)
     for warning in report.warnings:
         click.echo(f"{warning} (warning)", err=True)
-    click.echo(f"{config}: {len(document.routes)} routes, {len(document.services)} services, no mistakes")
+    routes, services = _counted("route", document.routes), _counted("service", document.services)
+    click.echo(f"{config}: {routes}, {services}, no mistakes")
 
 
 @main.command(name="explain")
@@ -122,7 +125,7 @@ def check(config: Path) -> None:
     "caller",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Who calls: a JSON file with subject, scheme, scopes and claims.",
+    help='Who calls, a JSON file: {"subject": "ann", "scheme": "idp", "scopes": ["a"], "claims": {"tier": "gold"}}.',
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 def explain_request(
@@ -144,10 +147,14 @@ def explain_request(
     Exit status:
       0  the request reaches its endpoint
       1  the gateway answers itself: 404, 405, 400, 403 and so on
-      2  a mistake in CONFIG
+      2  a mistake in CONFIG, or in what was asked for
     """
     from castlegate.explain import explain, to_text
 
+    if method != method.upper() and method.upper() in METHODS:
+        _fail(f"methods are in upper case: {method.upper()}", 2)
+    if not path.startswith(("/", "http://", "https://")) and path != "*":
+        _fail(f"PATH begins with '/': /{path}", 2)
     try:
         told = explain(config, method, path, host, fields, None if caller is None else _principal(caller))
     except ConfigError as error:
@@ -236,11 +243,17 @@ def broker(listen: str) -> None:
 main.add_command(keys)
 
 
+def _counted(what: str, things: Sized) -> str:
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
+
+
 def _principal(path: Path) -> Principal:
     try:
         return msgspec.json.decode(path.read_bytes(), type=WrittenPrincipal).principal()
     except OSError as error:
         _fail(f"{path}: {error.strerror}", 2)
+    except msgspec.ValidationError as error:
+        _fail(f"{path}: {error}; known are subject, scheme, scopes and claims", 2)
     except msgspec.MsgspecError as error:
         _fail(f"{path}: {error}", 2)
 

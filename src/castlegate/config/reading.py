@@ -19,6 +19,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _WRONG: Any = object()  # in place of a value that could not be read; the mistake is in the report
 _TRUE_OR_FALSE = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_MEANT = {"apikey": "keys", "apikeys": "keys", "api_key": "keys", "api_keys": "keys", "jwd": "jwt"}
 _REFERENCE = re.compile(r"[a-z]+(\.[^\s{}]+)?")
 
 
@@ -33,6 +34,7 @@ def _value(node: Node, shape: Shape, at: Place) -> Any:
     if isinstance(node, Scalar):
         if node.broken:
             at.report.spoil(at.path)
+            at.report.unknown.add(at.path)
             return _WRONG
         if node.substituted:
             at.report.written[at.path] = node.written
@@ -91,7 +93,8 @@ def _short(node: Node, shape: Shape, at: Place) -> Any:
 
 def _unknown_key(key: str, position: Any, shape: Shape, at: Place) -> None:
     names = list(fields_of(shape.kind))
-    hint = suggest(key, names, "known are")
+    meant = _MEANT.get(key.lower())
+    hint = f"; did you mean '{meant}'?" if meant in names else suggest(key, names, "known are")
     where = f" in {describe(at.path)}" if at.path else ""
     at.report.add(position, (*at.path, key), f"unknown key {show(key)}{where}{hint}")
     for name in names:

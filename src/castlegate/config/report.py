@@ -60,6 +60,7 @@ class Report:
         self.blocks: dict[DocumentPath, Block] = {}
         self.written: dict[DocumentPath, str] = {}  # scalars whose value differs from what the file says
         self.substituted: dict[str, str] = {}  # value → `${NAME}` it came from
+        self.unknown: set[DocumentPath] = set()  # values that the environment was to say and does not
         self._mistakes: dict[Mistake, None] = {}
         self._warnings: dict[Mistake, None] = {}
         self._spoilt: set[DocumentPath] = set()
@@ -131,7 +132,8 @@ class Report:
         catches the one that forgot to.
         """
         for value, name in self.substituted.items():
-            if len(value) >= _SHORTEST_SECRET and value in text:
+            # A default stands in the mark itself, for everybody to see.
+            if len(value) >= _SHORTEST_SECRET and value in text and value not in name:
                 text = text.replace(value, name)
         return text
 
@@ -184,6 +186,12 @@ class Place:
         """
         reason = str(error).partition(";")[0] if self.path in self.report.written else str(error)
         self.mistake(f"found {self.shown(value)}, {reason}")
+
+    @property
+    def known(self) -> bool:
+        """Whether nothing in what stands here is left to an environment that does not say it."""
+        length = len(self.path)
+        return not any(path[:length] == self.path for path in self.report.unknown)
 
     @property
     def spoilt(self) -> bool:

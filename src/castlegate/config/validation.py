@@ -57,7 +57,9 @@ def _struct(value: msgspec.Struct, at: Place) -> bool:
         content = getattr(value, name)
         if content is not field.default and not _value(content, shape_of(field.type), at.field(name)):
             sound = False
-    if sound and isinstance(value, Checked):
+    # What a section lacks because a variable is not set would only be complained of again; what holds between sections
+    # is looked at all the same.
+    if sound and isinstance(value, Checked) and (not at.path or at.known):
         value.check(at)
     return sound
 

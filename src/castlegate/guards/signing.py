@@ -47,7 +47,11 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as opened:
             return opened.read(_LARGEST)
     except (OSError, ValueError) as error:
-        raise Unusable(f"which cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        why = f"which cannot be read: {getattr(error, 'strerror', None) or error}"
+        if isinstance(error, FileNotFoundError):
+            make = f"openssl genpkey -algorithm ed25519 -out {path.name}"
+            why = f"which is not there in '{path.parent}'; make one: {make}"
+        raise Unusable(why) from error
 
 
 def _private(path: Path) -> Any:

@@ -25,6 +25,9 @@ def key_of(per: str, scope: Scope, at: Place) -> KeyOf:
     return lambda request: render(request, NO_PARTS)
 
 
+_MEANT = {"user": "principal", "caller": "principal", "ip": "address", "client": "address"}
+
+
 def check_per(per: str, scope: Scope, at: Place, *, public: bool) -> None:
     """Report where it cannot be found."""
     if per in ("principal", "key") and public:
@@ -34,8 +37,8 @@ def check_per(per: str, scope: Scope, at: Place, *, public: bool) -> None:
         )
     elif per not in WORDS:
         if "{" not in per:
-            hint = suggest(per, WORDS, "there are") + (
-                "" if suggest(per, WORDS) else ", or a reference such as '{path.id}'"
+            hint = suggest(_MEANT.get(per, per), WORDS, "there are") + (
+                "" if suggest(_MEANT.get(per, per), WORDS) else ", or a reference such as '{path.id}'"
             )
             at.mistake(f"limits are not per {at.shown(per)}{hint}")
         elif compile_text(per, Sink.KEY, scope, at).needs_body:
