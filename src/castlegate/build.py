@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
@@ -29,7 +30,7 @@ from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Means
-from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
+from castlegate.message import Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from castlegate.expressions.program import LONGEST, MOST_VALUES, Undecided, compile_condition
 from castlegate.expressions.syntax import Unreadable
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 from castlegate.policies.facts import RequestFacts
 from castlegate.principal import Principal
 from castlegate.telemetry.trace import Trace
