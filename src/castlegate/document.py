@@ -41,6 +41,7 @@ from castlegate.policies.named import NamedPolicy
 from castlegate.policies.origin import OriginSettings
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
+from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.schemes.authorizer import Authorizer
 from castlegate.schemes.certificate import ClientCertificate
@@ -379,6 +380,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             _check_access(self, route, place, at)
             _check_authorization(self, route, key, place, at)
             _check_purpose(self, route, key, place, at)
+        if not at.report.mistakes:
+            _warn_of_ways_past(self, at)
 
 
 def _check_ports(document: Document, at: Place) -> None:
@@ -525,7 +528,7 @@ def _check_access(document: Document, said: Route, place: Place, at: Place) -> N
 def _check_authorization(document: Document, said: Route, key: RouteKey | None, place: Place, at: Place) -> None:
     route = document.effective(said)
     where = (place if said.policy is not None else at.field("defaults")).field("policy")
-    if said.public and not place.field("public").spoilt:
+    if route.public and not place.field("public").spoilt:
         check_public(said, place)
     if key is None:
         return
@@ -536,6 +539,25 @@ def _check_authorization(document: Document, said: Route, key: RouteKey | None, 
         elif not (where.spoilt or at.field("policies").spoilt or at.field("policies", name).spoilt):
             hint = suggest(name, document.policies, "there are") or "; there are none under 'policies'"
             where.mistake(f"no policy is called {show(name)}{hint}")
+
+
+def _warn_of_ways_past(document: Document, at: Place) -> None:
+    """Routes that look shut, and are not."""
+    entries = []
+    for name, said in document.routes.items():
+        route, key = document.effective(said), parse_key(name, at.field("routes", name))
+        assert key is not None, "there are no mistakes"
+        is_open = bool(route.public) and not route.policies and route.addresses is None
+        leads = route.call, route.strip_prefix, route.add_prefix
+        as_asked = route.call is not None and route.verb is None and route.call in document.services
+        entries.append(Entry(name, key, is_open, leads if as_asked else None))
+    for shut, opened, methods in ways_past(entries):
+        host = "" if opened.key.host is None or shut.key.host else f"on the host {opened.key.host.decode()} "
+        own = f"'ANY {(opened.key.host or b'').decode()}{shut.key.path}'"
+        at.field("routes", shut.name).warning(
+            f"{host}{listed(methods)} of this path go to '{opened.name}', which is open and calls the same service; "
+            f"if that is not meant, shut them with a route {own}"
+        )
 
 
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:

@@ -48,3 +48,28 @@ def test_an_encoded_slash_stays_where_it_leads_to_nothing_that_is_shut(gateway: 
     for path in ("/files/a%2Fb", "/shop%2Fa/info", "/api/a/info"):
         assert ask(gateway, path) == 200, path
     assert len(behind.seen) == 3
+
+
+HALF_SHUT = """
+auth: {{ours: {{jwt: {{issuer: "https://idp.example.com", audience: api, secret: correct-horse-battery-staple-and-more}}}}}}
+services: {{origin: {{http: ["http://127.0.0.1:{port}"]}}}}
+defaults: {{auth: ours}}
+routes:
+  GET /orders/{{id}}: {{call: origin}}
+  ANY /users/{{id}}: {{call: origin}}
+  ANY /{{rest...}}: {{call: origin, public: true}}
+  ANY www.example.com/{{rest...}}: {{call: origin, public: true}}
+"""
+
+
+def test_a_configuration_that_looks_shut_and_is_not_is_warned_of(start: Start, origin: Origin) -> None:
+    gateway = start(HALF_SHUT.format(port=origin.port))
+    assert ask(gateway, "/orders/1") == 401
+    assert ask(gateway, "/orders/1", "DELETE") == 200
+    assert ask(gateway, "http://www.example.com/users/1") == 200
+    warnings = gateway.path.with_name("castlegate.log").read_text().split("\n")
+    for route, way in (
+        ("GET /orders/{id}", "POST, PUT, PATCH and DELETE of this path go to 'ANY /{rest...}', which is open"),
+        ("ANY /users/{id}", "on the host www.example.com GET, HEAD, POST, PUT, PATCH and DELETE of this path go to"),
+    ):
+        assert any(f"route '{route}': {way}" in line for line in warnings), warnings
