@@ -34,7 +34,7 @@ from castlegate.guards.identity import Identity
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths, IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
-from castlegate.policies.authorize import OF_CALLERS, Authorization, check_public, check_use
+from castlegate.policies.authorize import OF_CALLERS, Authorization, check_nobody, check_public, check_use
 from castlegate.policies.cors import CorsSettings
 from castlegate.policies.limits.settings import Limits, Named, check_limits, of_anybody
 from castlegate.policies.named import NamedPolicy
@@ -441,6 +441,7 @@ def _check_issuer(document: Document, issuer: OwnIssuer, named: Named, at: Place
     for name, route in document.routes.items():
         if route.publish is not None and issuer.state.file is None and route.publish == (topic or DEFAULT_TOPIC):
             at.field("routes", name, "publish").mistake("this topic holds the refresh tokens of 'issuer'")
+    check_nobody(document.policies, document.defaults.policies, "the routes of 'issuer'", at.field("defaults", "policy"))
     taken: dict[object, str] = {}
     if place.field("paths").spoilt or any(place.field("paths", name).spoilt for name in fields_of(IssuerPaths)):
         return taken
@@ -530,6 +531,7 @@ def _check_authorization(document: Document, said: Route, key: RouteKey | None, 
     where = (place if said.policy is not None else at.field("defaults")).field("policy")
     if route.public and not place.field("public").spoilt:
         check_public(said, place)
+        check_nobody(document.policies, route.policies, "this route", place)
     if key is None:
         return
     for name in route.policies:
