@@ -67,9 +67,7 @@ class Secure:
 
     def __init__(self, settings: SecureFields) -> None:
         age = b"max-age=%d%b" % (int(settings.hsts), b"; includeSubDomains" if settings.subdomains else b"")
-        self._hsts = b"strict-transport-security: %b\r\n" % (
-            age + (b"; includeSubDomains" if settings.subdomains else b"")
-        )
+        self._hsts = b"strict-transport-security: %b\r\n" % age
         said = [
             (b"x-content-type-options", None if settings.sniffing else "nosniff"),
             (b"x-frame-options", settings.frames),
