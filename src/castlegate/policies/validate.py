@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from castlegate.config.references import query_parameters
-from castlegate.config.report import Place
+from castlegate.config.report import Place, show
 from castlegate.config.units import Count
 from castlegate.errors import GatewayError, Kinds, RequestRefused
 from castlegate.message import Budget, Handler, Request, Response
@@ -41,7 +41,7 @@ Mistake = dict[str, str]
 
 
 class Validation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What requests must look like. A schema is a mapping, or the path of a JSON or YAML file of one."""
+    """What requests must look like. A schema is a mapping, or the path of a JSON file of one."""
 
     body: Any = None
     """Of the body as JSON. Without a body it is null."""
@@ -205,11 +205,16 @@ def _schema(said: Any, at: Place, folder: Path) -> Any:
     if not isinstance(said, str):
         return said
     try:
-        return msgspec.json.decode((folder / said).read_bytes())
-    except OSError as error:
-        at.mistake(f"the file '{said}' cannot be read: {error.strerror}")
+        content = (folder / said).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: no system has files of such a name
+        at.mistake(f"the file {show(said)} cannot be read: {getattr(error, 'strerror', None) or error}")
+        return None
+    try:
+        return msgspec.json.decode(content)
+    except RecursionError:
+        at.mistake(f"the file {show(said)} is nested too deeply")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        at.mistake(f"the file '{said}' is not JSON: {error}")
+        at.mistake(f"the file {show(said)} is not JSON: {error}")
     return None
 
 
