@@ -98,15 +98,24 @@ class Answers:
     """Those that one scheme was given, by one worker."""
 
     def __init__(
-        self, name: str, cache: AnswerCache, *, questions: int, within: float, timer: Timer, registry: Registry
+        self,
+        name: str,
+        cache: AnswerCache,
+        *,
+        questions: int,
+        within: float,
+        timer: Timer,
+        registry: Registry,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`questions` may be asked at once, of which each is over `within` so many seconds."""
+        """`questions` may be asked at once, of which each is over `within` so many seconds; `clock` tells Unix time."""
         # For good.
         self._name = name
         self._cache = cache
         self._most = questions
         self._within = within
         self._timer = timer
+        self._clock = clock
         results = registry.counter(
             "castlegate_auth_questions_total",
             "Credentials that others were asked about: accepted, refused, failed, or not asked since too many were.",
@@ -136,7 +145,7 @@ class Answers:
         if found is None:
             return None
         until, principal = found
-        if self._timer.now() < until and time.time() < principal.expires:
+        if self._timer.now() < until and self._clock() < principal.expires:
             return principal
         del self._accepted[digest]
         return None
