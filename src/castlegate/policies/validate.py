@@ -38,7 +38,7 @@ Mistake = dict[str, str]
 
 
 class Validation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What requests must look like. A schema is a mapping, or the path of a JSON or YAML file of one."""
+    """What requests must look like. A schema is a mapping, or the path of a JSON file of one."""
 
     body: Any = None
     """Of the body as JSON. Without a body it is null."""
