@@ -161,7 +161,7 @@ class Generation:
             counts=counts or Counts(Layout(self.document.limits.keys, 1), registry=registry),
             limits=self.document.limits,
             caller=lambda call: self._caller(call, "last"),
-            fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, folder),
+            fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
             own=None if self._issuer is None else self._issuer.tokens,
         )
         self.told_names = self.document.told_names()

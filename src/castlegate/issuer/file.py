@@ -6,7 +6,6 @@ All is done by one thread of each worker, a transaction at a time, and is on the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import sqlite3
@@ -20,6 +19,7 @@ import msgspec
 
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.issuer.families import Bounds, Family, Granted, Token, begun, full, used
+from castlegate.telemetry.stumbles import Stumbles
 
 logger = logging.getLogger("castlegate.issuer")
 
@@ -87,9 +87,14 @@ class FileFamilies:
         self._thread.shutdown(wait=False)
 
     async def _sweep(self) -> None:
+        stumbles = Stumbles(logger, "deleting logins that have ended")
         while True:
-            with contextlib.suppress(CallFailed):  # whoever needs the file is told
+            try:
                 await self._do(_delete_expired)
+            except CallFailed:
+                pass  # whoever needs the file is told
+            except Exception as error:  # noqa: BLE001 - logged
+                stumbles.tell(error)
             await asyncio.sleep(_SWEEP_S)
 
     async def _do(self, work: Callable[[sqlite3.Connection], R]) -> R:

@@ -18,6 +18,7 @@ from typing import Protocol
 import msgspec
 
 from castlegate.config.addresses import Url, parse_url
+from castlegate.config.report import DocumentPath
 from castlegate.errors import CallFailed
 from castlegate.fetching import Fetched, Fetcher
 from castlegate.headers import Headers
@@ -111,7 +112,8 @@ class _Waiting(Waiter[bool]):
 class RemoteKeys:
     """See the module. A resource."""
 
-    def __init__(self, provider: Provider, means: Means) -> None:
+    def __init__(self, provider: Provider, path: DocumentPath, means: Means) -> None:
+        """`path`: where it is said how keys are fetched."""
         self._provider = provider
         self._settings = provider.fetch
         self._make_fetcher = means.fetcher
@@ -144,9 +146,9 @@ class RemoteKeys:
         self._tried = False  # at all
         self._lifetime = 0.0
         self._told_failure = self._told_skipped = ""  # what the log said last
-        self._tls = provider.fetch.tls
+        self._tls, self._path = provider.fetch.tls, (*path, "tls")
         first = parse_url(provider.jwks or provider.issuer or "").origin
-        self._fetchers: dict[str, Fetcher] = {first: means.fetcher("jwks", first, self._tls)}
+        self._fetchers: dict[str, Fetcher] = {first: means.fetcher("jwks", first, self._tls, self._path)}
         self._task: asyncio.Task[None] | None = None
         # Changed by requests too.
         self._under_way = True
@@ -307,7 +309,7 @@ class RemoteKeys:
         if fetcher is None:
             if len(self._fetchers) >= _FETCHERS:
                 await self._fetchers.pop(next(iter(self._fetchers))).stop()
-            fetcher = self._make_fetcher("jwks", address.origin, self._tls)
+            fetcher = self._make_fetcher("jwks", address.origin, self._tls, self._path)
             await fetcher.start()
             self._fetchers[address.origin] = fetcher
         within, limit = self._settings.timeout, self._settings.size

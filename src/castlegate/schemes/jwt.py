@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from castlegate.config.addresses import parse_url
-from castlegate.config.report import Place, Report, listed
+from castlegate.config.report import DocumentPath, Place, Report, listed
 from castlegate.config.units import SecondsOrZero, Size
 from castlegate.errors import Kinds
 from castlegate.means import Means
@@ -193,7 +193,9 @@ class JwtScheme:
     def __init__(self, name: str, settings: Jwt, means: Means) -> None:
         self._name = name
         self._size, self._depth = settings.size, settings.depth
-        self._issuers = {each.issuer: _known(name, settings, each, means) for each in settings.every_issuer}
+        self._issuers = {
+            each.issuer: _known(name, settings, number, means) for number, each in enumerate(settings.every_issuer)
+        }
         self._only = self._issuers.get(None)
         self.ambient = settings.carrier.ambient
         self.take = settings.carrier.taker()
@@ -258,7 +260,8 @@ def _why_unverified(token: Token, source: KeySource) -> TokenRefused:
     return TokenRefused("signature", "The signature of the token is not good.")
 
 
-def _known(name: str, settings: Jwt, issuer: Issuer, means: Means) -> Known:
+def _known(name: str, settings: Jwt, number: int, means: Means) -> Known:
+    issuer, path = settings.every_issuer[number], ("auth", name, "jwt")
     audiences = issuer.audiences
     typ = _TYPES if settings.typ is None else frozenset((settings.typ.lower().removeprefix("application/"),))
     rules = Rules(
@@ -272,19 +275,19 @@ def _known(name: str, settings: Jwt, issuer: Issuer, means: Means) -> Known:
         subject=settings.subject,
         scopes=_SCOPES if settings.scopes is None else (settings.scopes,),
     )
-    return Known(rules, _source(name, issuer, means))
+    return Known(rules, _source(issuer, (*path, "issuers", number) if settings.issuers else path, means))
 
 
-def _source(name: str, issuer: Issuer, means: Means) -> KeySource:
+def _source(issuer: Issuer, path: DocumentPath, means: Means) -> KeySource:
     if issuer.secret is not None:
         return FixedKeys([from_secret(issuer.secret)])
     if issuer.keys is not None:
         report = Report(means.folder)
-        keys = _read_files(issuer, report.place("auth", name, "jwt"))
+        keys = _read_files(issuer, report.place(*path))
         report.raise_if_any()
         return FixedKeys(keys)
     provider = Provider(issuer.issuer, issuer.jwks, issuer.fetch)
-    return means.resources.keep("jwks", provider, lambda: RemoteKeys(provider, means))
+    return means.resources.keep("jwks", provider, lambda: RemoteKeys(provider, (*path, "fetch"), means))
 
 
 def _digest(settings: Jwt, folder: Path) -> list[bytes]:

@@ -45,7 +45,7 @@ def _make(settings: Limits, site: Site, *, by_address: bool) -> Limit | None:
     means, store = site.means, None
     if means.limits.store == "redis" and counted:
         store = means.resources.keep(
-            "limits", means.limits, lambda: RedisStore(means.limits, means.folder, means.registry)
+            "limits", means.limits, lambda: RedisStore(means.limits, means.folder, means.timer, means.registry)
         )
     return Limit(counted, slots, store, maker.says, refuse_when_lost=means.limits.lost == "refuse")
 
@@ -203,8 +203,7 @@ class Limit:
         held = self._hold([], (), request)
         if isinstance(held, Exceeded):
             return held
-        asked = store.ask([measure.question(request) for measure in counted])
-        values = None if asked is None else await asked
+        values = await store.ask([measure.question(request) for measure in counted], request.deadline)
         if values is not None:
             return _judged(counted, values, held)
         if self._refuse_when_lost:
