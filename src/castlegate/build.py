@@ -44,12 +44,12 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.api_keys import KeysScheme
 from castlegate.schemes.authorizer import AuthorizerScheme
 from castlegate.schemes.certificate import CertificateScheme
 from castlegate.schemes.introspection import IntrospectionScheme
 from castlegate.schemes.issued import IssuedTokens
 from castlegate.schemes.jwt import JwtScheme
-from castlegate.schemes.keys import KeysScheme
 from castlegate.schemes.scheme import Scheme
 from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry

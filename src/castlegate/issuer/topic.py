@@ -21,7 +21,7 @@ from typing import Protocol
 import msgspec
 
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.issuer.families import Bounds, Family, Granted, Token, begun, full, used
+from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, begun, full, used
 from castlegate.telemetry.stumbles import Stumbles
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
@@ -153,11 +153,11 @@ class TopicFamilies:
         if len(self._families) >= self._most:
             raise full()
 
-    async def begin(self, token: Token, granted: Granted, deadline: float) -> None:
+    async def begin(self, token: RefreshToken, granted: Granted, deadline: float) -> None:
         """See `Families`."""
         await self._write(token, begun(granted, token, time.time(), self._bounds), deadline)
 
-    async def use(self, token: Token, following: Token, deadline: float) -> Granted | None:
+    async def use(self, token: RefreshToken, following: RefreshToken, deadline: float) -> Granted | None:
         """See `Families`."""
         await self._log.admit(deadline)
         key = token.family.encode()
@@ -179,13 +179,13 @@ class TopicFamilies:
             await self._log.append(key, None, deadline)
         return None
 
-    async def end(self, token: Token, deadline: float) -> None:
+    async def end(self, token: RefreshToken, deadline: float) -> None:
         """See `Families`."""
         await self._log.admit(deadline)
         if await self._find(token, deadline) is not None:
             await self._log.append(token.family.encode(), None, deadline)
 
-    async def _find(self, token: Token, deadline: float) -> Family | None:
+    async def _find(self, token: RefreshToken, deadline: float) -> Family | None:
         """The family as it is now. What is in the table may be old, which counts where the token does not fit it."""
         key = token.family.encode()
         if not self._log.caught_up:
@@ -199,7 +199,7 @@ class TopicFamilies:
             family = self._families.get(key)
         return family
 
-    async def _write(self, token: Token, after: Family, deadline: float) -> bool:
+    async def _write(self, token: RefreshToken, after: Family, deadline: float) -> bool:
         """Write a record that names a token, and read it back; whether it has won."""
         self._under_way[token.own] = None
         try:

@@ -57,13 +57,13 @@ class Accepted(NamedTuple):
     """Seconds that the answer allows it to be kept; None where it does not say."""
 
 
-class Refused(NamedTuple):
+class Rejected(NamedTuple):
     """It is nobody's."""
 
     detail: str
 
 
-Verdict = Accepted | Refused
+Verdict = Accepted | Rejected
 Question = Callable[[], Coroutine[Any, Any, Verdict]]
 
 
@@ -187,7 +187,7 @@ class Answers:
         if verdict is None:
             for each in list(waiting):
                 each.waiter.fail(_unverifiable())
-        elif isinstance(verdict, Refused):
+        elif isinstance(verdict, Rejected):
             self._accepted.pop(digest, None)
             self._keep(self._refused, digest, (self._timer.now() + self._cache.refused, verdict.detail))
             for each in list(waiting):

@@ -91,7 +91,7 @@ class FixedKeys:
         return False
 
 
-class Refused(Exception):
+class UnusableAnswer(Exception):
     """An answer of the provider that cannot be used; `result` is a word for metrics."""
 
     def __init__(self, result: str, text: str) -> None:
@@ -247,7 +247,7 @@ class RemoteKeys:
             result, why = error.kind.name, error.kind.title
         except TimeoutError:
             result, why = "timeout", "no answer in time"
-        except Refused as error:
+        except UnusableAnswer as error:
             result, why = error.result, str(error)
         except Exception as error:  # noqa: BLE001 - told below; the next try must come, whatever this was
             result, why = "error", repr(error)
@@ -277,7 +277,7 @@ class RemoteKeys:
         try:
             return from_jwks(decode_object(answer.body, _DEEPEST), self.keys.keys)
         except ValueError as error:
-            raise Refused("malformed", "its answer is no set of keys") from error
+            raise UnusableAnswer("malformed", "its answer is no set of keys") from error
 
     async def _ask(self) -> Fetched:
         """For the set of keys."""
@@ -296,12 +296,12 @@ class RemoteKeys:
             document = decode_object(answer.body, _DEEPEST)
             found = document.get("jwks_uri")
             if document.get("issuer") != issuer:
-                raise Refused("discovery", "its discovery document is of another issuer")
+                raise UnusableAnswer("discovery", "its discovery document is of another issuer")
             address = parse_url(found) if isinstance(found, str) else None
         except ValueError as error:
-            raise Refused("discovery", "its discovery document is malformed") from error
+            raise UnusableAnswer("discovery", "its discovery document is malformed") from error
         if address is None or not may_be_asked(address, self._settings, vouched_by=issuer):
-            raise Refused("discovery", "its discovery document names no https:// address of keys")
+            raise UnusableAnswer("discovery", "its discovery document names no https:// address of keys")
         return address
 
     async def _get(self, address: Url) -> Fetched:
@@ -315,9 +315,11 @@ class RemoteKeys:
         within, limit = self._settings.timeout, self._settings.size
         answer = await fetcher.fetch(b"GET", address.target.encode(), _HEADERS, b"", within=within, limit=limit)
         if 300 <= answer.status < 400:
-            raise Refused("redirect", "it redirects, which is not followed: name the address that it redirects to")
+            raise UnusableAnswer(
+                "redirect", "it redirects, which is not followed: name the address that it redirects to"
+            )
         if answer.status != 200:
-            raise Refused("status", f"it answers {answer.status}")
+            raise UnusableAnswer("status", f"it answers {answer.status}")
         return answer
 
     def _tell_failure(self, why: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from castlegate.errors import CallFailed
-from castlegate.issuer.families import Bounds, Granted, Token, new_token, read_token
+from castlegate.issuer.families import Bounds, Granted, RefreshToken, new_token, read_token
 from castlegate.issuer.topic import Table, TopicFamilies
 from castlegate.wire.timer import Timer
 
@@ -193,7 +193,7 @@ def test_whoever_begins_with_what_compaction_has_left_takes_nothing_that_the_oth
     asyncio.run(go())
 
 
-def is_good(instance: Instance, token: Token) -> bool:
+def is_good(instance: Instance, token: RefreshToken) -> bool:
     """As far as it has read."""
     family = instance.families._families.get(token.family.encode())
     return family is not None and family.takes(token.own, time.time())

@@ -11,7 +11,7 @@ from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.headers import Headers
 from castlegate.message import Request
 from castlegate.principal import Principal
-from castlegate.schemes.answers import Accepted, AnswerCache, Answers, Nonsense, Refused, Verdict
+from castlegate.schemes.answers import Accepted, AnswerCache, Answers, Nonsense, Rejected, Verdict
 from castlegate.schemes.scheme import Unauthenticated
 from castlegate.telemetry.metrics import Registry
 from castlegate.telemetry.trace import Trace
@@ -114,7 +114,7 @@ async def test_invented_credentials_push_out_no_good_ones_and_both_are_bounded()
     said = answers(entries=100)
     for number in range(100):
         await ask(said, b"good-%d" % number, Other())
-    refusing = Other(Refused("no"))
+    refusing = Other(Rejected("no"))
     for number in range(1000):
         assert await ask(said, b"bad-%d" % number, refusing) == 401
     assert all(said.known(b"good-%d" % number) for number in range(100))

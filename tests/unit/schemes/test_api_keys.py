@@ -16,8 +16,8 @@ from castlegate.config.report import Report
 from castlegate.means import Means
 from castlegate.resources import Resources
 from castlegate.schemes.api_key import hash_of, is_well_formed, new_id, new_key
+from castlegate.schemes.api_keys import Keys, KeysScheme
 from castlegate.schemes.key_file import EMPTY, Key, KeyFile, read_lines, read_whole, write_line
-from castlegate.schemes.keys import Keys, KeysScheme
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
 
