@@ -44,12 +44,12 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.api_keys import KeysScheme
 from castlegate.schemes.authorizer import AuthorizerScheme
 from castlegate.schemes.certificate import CertificateScheme
 from castlegate.schemes.introspection import IntrospectionScheme
 from castlegate.schemes.issued import IssuedTokens
 from castlegate.schemes.jwt import JwtScheme
-from castlegate.schemes.keys import KeysScheme
 from castlegate.schemes.scheme import Scheme
 from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
@@ -161,7 +161,7 @@ class Generation:
             counts=counts or Counts(Layout(self.document.limits.keys, 1), registry=registry),
             limits=self.document.limits,
             caller=lambda call: self._caller(call, "last"),
-            fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, folder),
+            fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
             own=None if self._issuer is None else self._issuer.tokens,
         )
         self.told_names = self.document.told_names()

@@ -41,11 +41,11 @@ from castlegate.policies.origin import OriginSettings
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey
+from castlegate.schemes.api_keys import Keys
 from castlegate.schemes.authorizer import Authorizer
 from castlegate.schemes.certificate import ClientCertificate
 from castlegate.schemes.introspection import Introspection
 from castlegate.schemes.jwt import Jwt
-from castlegate.schemes.keys import Keys
 from castlegate.stores.settings import LimitStore
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService

@@ -414,6 +414,20 @@ def test_keys_come_over_tls_from_who_can_prove_who_it_is(
     assert provider.fetches == 1
 
 
+def test_authorities_are_replaced_without_a_restart(
+    tmp_path: Path, start: Start, origin: Origin, provider: KeyServer
+) -> None:
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    provider.tls = serving(new.issue("idp", hosts=("localhost",)))
+    url = f"https://localhost:{provider.port}/jwks"
+    gateway = start(config(origin, f'jwks: "{url}", fetch: {{tls: {{ca: {old.file}, watch: 100ms}}}}'))
+    gateway.program.wait_for_line("WARNING castlegate.services: auth.idp.jwt.fetch.tls: no TLS with localhost:")
+    assert ask(gateway, ONE.token())[0] == 503
+    new.file.replace(old.file)
+    gateway.program.wait_for_line("new certificates of 'auth.idp.jwt.fetch.tls' are used")
+    wait_for(gateway, ONE.token(), 200, 10)
+
+
 def test_keys_are_where_the_issuer_says(start: Start, origin: Origin, provider: KeyServer) -> None:
     with KeyServer(ONE) as keys:
         issuer = f"{provider.url}/realms/shop"

@@ -13,7 +13,7 @@ import msgspec
 from castlegate.config.references import query_parameters
 from castlegate.errors import CallFailed, GatewayError, Kinds, RequestRefused
 from castlegate.headers import Headers
-from castlegate.issuer.families import Token, read_token
+from castlegate.issuer.families import RefreshToken, read_token
 from castlegate.issuer.settings import RefreshTokens
 from castlegate.message import Request, Response
 from castlegate.problem import problem
@@ -53,7 +53,7 @@ def failure(error: GatewayError, request: Request) -> Response:
     return response
 
 
-class Carrier:
+class RefreshTransport:
     """How refresh tokens travel: in the body or in a cookie."""
 
     def __init__(self, settings: RefreshTokens, path: str) -> None:
@@ -61,7 +61,7 @@ class Carrier:
         self._name = settings.cookie.encode()
         self._attributes = f"; Path={path}; HttpOnly; Secure; SameSite=Strict".encode()
 
-    def find(self, request: Request) -> Token | None:
+    def find(self, request: Request) -> RefreshToken | None:
         """The token of a request whose body is there; None if what it has is none. Raises `RequestRefused` where it
         has nothing.
         """
@@ -70,7 +70,7 @@ class Carrier:
             raise RequestRefused(Kinds.BAD_INPUT, "There is no refresh token in the request.")
         return read_token(text)
 
-    def answer(self, document: dict[str, Any], token: Token, lasts: float) -> Response:
+    def answer(self, document: dict[str, Any], token: RefreshToken, lasts: float) -> Response:
         """Tokens for a client (RFC 6749 §5.1)."""
         fields = [_JSON, _NO_STORE]
         if self._by_cookie:

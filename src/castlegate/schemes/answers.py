@@ -57,13 +57,13 @@ class Accepted(NamedTuple):
     """Seconds that the answer allows it to be kept; None where it does not say."""
 
 
-class Refused(NamedTuple):
+class Rejected(NamedTuple):
     """It is nobody's."""
 
     detail: str
 
 
-Verdict = Accepted | Refused
+Verdict = Accepted | Rejected
 Question = Callable[[], Coroutine[Any, Any, Verdict]]
 
 
@@ -98,15 +98,24 @@ class Answers:
     """Those that one scheme was given, by one worker."""
 
     def __init__(
-        self, name: str, cache: AnswerCache, *, questions: int, within: float, timer: Timer, registry: Registry
+        self,
+        name: str,
+        cache: AnswerCache,
+        *,
+        questions: int,
+        within: float,
+        timer: Timer,
+        registry: Registry,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`questions` may be asked at once, of which each is over `within` so many seconds."""
+        """`questions` may be asked at once, of which each is over `within` so many seconds; `clock` tells Unix time."""
         # For good.
         self._name = name
         self._cache = cache
         self._most = questions
         self._within = within
         self._timer = timer
+        self._clock = clock
         results = registry.counter(
             "castlegate_auth_questions_total",
             "Credentials that others were asked about: accepted, refused, failed, or not asked since too many were.",
@@ -136,7 +145,7 @@ class Answers:
         if found is None:
             return None
         until, principal = found
-        if self._timer.now() < until and time.time() < principal.expires:
+        if self._timer.now() < until and self._clock() < principal.expires:
             return principal
         del self._accepted[digest]
         return None
@@ -178,7 +187,7 @@ class Answers:
         if verdict is None:
             for each in list(waiting):
                 each.waiter.fail(_unverifiable())
-        elif isinstance(verdict, Refused):
+        elif isinstance(verdict, Rejected):
             self._accepted.pop(digest, None)
             self._keep(self._refused, digest, (self._timer.now() + self._cache.refused, verdict.detail))
             for each in list(waiting):

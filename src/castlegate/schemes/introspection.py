@@ -85,7 +85,9 @@ class IntrospectionScheme:
         self._target = url.target.encode()
         self._form, self._headers = _identification(settings)
         self._fetcher: Fetcher = means.resources.keep(
-            f"introspection server of {name}", settings, lambda: means.fetcher(f"auth.{name}", url.origin, settings.tls)
+            f"introspection server of {name}",
+            settings,
+            lambda: means.fetcher(f"auth.{name}", url.origin, settings.tls, ("auth", name, "introspection", "tls")),
         )
         self._answers = means.resources.keep(
             f"introspected tokens of {name}",

@@ -15,6 +15,7 @@ from castlegate.document import Document
 from castlegate.stores.counts import Counts, Layout
 from castlegate.stores.ledger import Ledger
 from castlegate.telemetry.metrics import Registry
+from castlegate.telemetry.stumbles import Stumbles
 
 logger = logging.getLogger("castlegate.limits")
 
@@ -53,10 +54,14 @@ class Counting:
 
     async def keep(self) -> None:
         """Write what is used of quotas, again and again."""
-        loop = asyncio.get_running_loop()
+        loop, stumbles = asyncio.get_running_loop(), Stumbles(logger, "writing what is used of quotas")
         while self._ledger is not None:
             await asyncio.sleep(_EVERY)
-            await loop.run_in_executor(None, self._save, self._ledger)
+            try:
+                await loop.run_in_executor(None, self._save, self._ledger)
+            except Exception as error:  # noqa: BLE001 - logged
+                self._failed.value += 1
+                stumbles.tell(error)
 
     def close(self) -> None:
         """The last write, when no worker is left."""

@@ -29,7 +29,6 @@ from castlegate.edge.listener import Listener
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request, Response
 from castlegate.routing.route import Route
-from castlegate.server.certificates import keep_current
 from castlegate.server.control import (
     Channel,
     Discard,
@@ -50,6 +49,7 @@ from castlegate.telemetry.metrics import Announcement, Memory, Registry
 from castlegate.telemetry.stumbles import Stumbles
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
+from castlegate.wire.watching import keep_current
 
 logger = logging.getLogger("castlegate.worker")
 

@@ -37,7 +37,8 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     """What becomes of limited requests while Redis does not answer: `local` has each instance count for itself in its
     memory, from nothing, until it is back; `refuse` answers 503. Either is done at once, without waiting for Redis."""
     timeout: Seconds = 0.25
-    """How long a request waits for Redis; then Redis counts as lost until it answers again."""
+    """How long a request waits for Redis, if its own timeout is not shorter; then it is treated as `lost` says. When
+    Redis leaves a command unanswered for so long, it counts as lost until it answers again."""
     connections: Count = 2
     """Connections to Redis that each worker has. Each carries what all requests of a moment ask as one command."""
     prefix: str = "castlegate"

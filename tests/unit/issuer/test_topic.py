@@ -9,10 +9,12 @@ from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from castlegate.issuer.families import Bounds, Granted, Token, begun, new_token, read_token, used
+from castlegate.errors import CallFailed
+from castlegate.issuer.families import Bounds, Granted, RefreshToken, begun, new_token, read_token, used
 from castlegate.issuer.topic import Table, TopicFamilies
 from castlegate.wire.timer import Timer
 
@@ -84,6 +86,37 @@ async def settle(instances: list[Instance], asked: list[Awaitable[Any]], lags: l
         instance.reader.read(lags[turn % len(lags)] if turn < 200 else 10)
         turn += 1
     return [task.result() for task in tasks]
+
+
+class Broken(Reader):
+    """One that fails as nobody foresees, so many times."""
+
+    failures = 1
+
+    async def append(self, key: bytes, value: bytes | None, deadline: float) -> int:
+        if self.failures:
+            self.failures -= 1
+            raise KeyError("nobody foresaw this")
+        return await super().append(key, value, deadline)
+
+
+def test_an_unforeseen_error_is_told_to_who_waits_and_to_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def go() -> None:
+        topic = Topic()
+        reader = Broken(topic)
+        families = TopicFamilies(reader, Timer(asyncio.get_running_loop()), Bounds(100.0, 1000.0, 0.0), 100)
+        reader.start(families)
+        with pytest.raises(CallFailed, match="Not all refresh tokens are known yet"):
+            await asyncio.wait_for(families.use(new_token(), new_token(), FAR), 5)
+        asked = asyncio.ensure_future(families.use(new_token(), new_token(), FAR))
+        while not asked.done():
+            await asyncio.sleep(0.001)
+            reader.records = topic.records
+            reader.read(10)
+        assert asked.result() is None
+
+    asyncio.run(go())
+    assert sum("finding out how far the issuer's topic goes failed" in each for each in caplog.messages) == 1
 
 
 LAGS = st.lists(st.integers(0, 3), min_size=1, max_size=8)
@@ -177,7 +210,7 @@ def test_a_use_that_comes_behind_a_logout_gives_its_token_no_grace() -> None:
     asyncio.run(go())
 
 
-def is_good(instance: Instance, token: Token) -> bool:
+def is_good(instance: Instance, token: RefreshToken) -> bool:
     """As far as it has read."""
     family = instance.families._families.get(token.family.encode())
     return family is not None and family.takes(token.own, time.time())
