@@ -127,8 +127,9 @@ def _check_issuer(document: Document, issuer: OwnIssuer, named: Named, at: Place
     for name, route in document.routes.items():
         if route.publish is not None and issuer.state.file is None and route.publish == (topic or DEFAULT_TOPIC):
             at.field("routes", name, "publish").mistake("this topic holds the refresh tokens of 'issuer'")
-    inherited = document.defaults.policies
-    check_nobody(document.policies, inherited, "the routes of 'issuer'", at.field("defaults", "policy"))
+    check_nobody(
+        document.policies, document.defaults.policies, "the routes of 'issuer'", at.field("defaults", "policy")
+    )
     taken: dict[object, str] = {}
     if place.field("paths").spoilt or any(place.field("paths", name).spoilt for name in fields_of(IssuerPaths)):
         return taken
