@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from castlegate.message import Headers
+from castlegate.headers import Headers
 from castlegate.wire.service_tls import ServiceTls
 
 

@@ -18,12 +18,13 @@ kafka: {{bootstrap: "{bootstrap}", max_record: 1000B}}
 auth:
   keys: {{keys: golden.keys}}
   team: {{authorizer: {{call: origin, post: /verify}}}}
+policies: {{open: method == 'GET'}}
 services:
   origin: {{http: ["http://127.0.0.1:{port}"]}}
   golden: {{kafka: plain}}
 defaults: {{public: true, timeout: 300ms}}
 routes:
-  GET /x: {{call: origin}}
+  GET /x: {{call: origin, policy: open}}
   POST /asked: {{call: golden.asked}}
   POST /stored: {{publish: golden.stored}}
 """

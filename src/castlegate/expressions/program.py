@@ -38,10 +38,13 @@ class Condition:
     def holds(self, subject: Any, now: float) -> bool:
         """Whether it is true of a request at a time. Raises `Undecided`."""
         values: dict[str, Any] = {}
-        for name, fetch in self._leaves:
-            value = fetch(subject, now)
-            if value is not MISSING:  # else evaluation fails where it meets the name, unless it need not
-                values[name] = value
+        try:
+            for name, fetch in self._leaves:
+                value = fetch(subject, now)
+                if value is not MISSING:  # else evaluation fails where it meets the name, unless it need not
+                    values[name] = value
+        except RecursionError as error:
+            raise Undecided("a value is nested too deeply") from error
         if self._iterates and not _is_small(values):
             raise Undecided(f"it would go through more than {MOST_VALUES} values")
         try:

@@ -26,7 +26,8 @@ from castlegate.config.templates import Sink, TextTemplate, compile_text
 from castlegate.config.units import Seconds, TemplateText, write_seconds
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.guards.signing import Sign, Unusable, check_key, signer
-from castlegate.message import Call, Caller, Headers, Reply, Request
+from castlegate.headers import Headers
+from castlegate.message import Call, Caller, Reply, Request
 from castlegate.principal import Principal
 from castlegate.sketch import Description, Sketch
 
@@ -39,7 +40,7 @@ _OF_CLIENTS = frozenset((
 _OWN_CLAIMS = frozenset(("iss", "sub", "aud", "exp", "iat", "nbf", "jti", "scope"))
 _NOT_TOLD = re.compile(rb"[\x00-\x1f\x7f]|^ | $")  # what a service would not read as it was said
 _SHORTEST, _LONGEST = 2.0, 3600.0  # seconds of a token
-_MOST = 4096  # principals that are remembered for a service
+_MOST = 10_000  # principals that are remembered for a service
 
 _SCOPE = Scope(PRINCIPAL)
 

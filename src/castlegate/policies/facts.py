@@ -27,6 +27,7 @@ _OF_PRINCIPAL: dict[str, Kind] = {
     "subject": STRING, "scheme": STRING, "credential": STRING, "scopes": list_of(STRING), "claims": map_of(DYN),
 }  # fmt: skip
 _EXAMPLES = {"path": "path.id", "query": "query.page", "headers": "headers['x-tenant']"}
+_EXACT = range(-(2**63), 2**63)
 _FIELD = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -144,9 +145,19 @@ def _of_principal(steps: Sequence[str]) -> Fact:
     inner = list(steps[1:])
 
     def claim(request: Request, _now: float) -> Any:
-        return MISSING if request.principal is None else dig(request.principal.claims, inner)
+        value = MISSING if request.principal is None else dig(request.principal.claims, inner)
+        return value if isinstance(value, str) or _is_exact(value) else MISSING
 
     return Fact(DYN if inner else _OF_PRINCIPAL[field], claim, len(steps))
+
+
+def _is_exact(value: Any) -> bool:
+    """Whether it has no number beyond 64 bits: of those, different ones would be the same in an expression."""
+    if isinstance(value, int):
+        return value in _EXACT
+    if isinstance(value, list):
+        return all(map(_is_exact, value))
+    return not isinstance(value, dict) or all(map(_is_exact, value.values()))
 
 
 def _scopes(request: Request, _now: float) -> Any:

@@ -18,7 +18,8 @@ from castlegate.config.report import Place
 from castlegate.config.units import ExpressionText
 from castlegate.expressions.program import Condition, Undecided, compile_condition
 from castlegate.expressions.syntax import Unreadable
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 from castlegate.policies.facts import RequestFacts
 from castlegate.principal import Principal
 from castlegate.telemetry.trace import Trace
@@ -115,7 +116,7 @@ class Rule(NamedTuple):
     facts: RequestFacts
 
 
-@lru_cache(4096)  # it is compiled for its own check, that of its routes, and to serve
+@lru_cache(1024)  # it is compiled for its own check, that of its routes, and to serve
 def _compiled(text: str) -> Rule:
     facts = RequestFacts()
     return Rule(compile_condition(text, facts), facts)

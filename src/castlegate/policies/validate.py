@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from castlegate.body import Budget
 from castlegate.config.references import query_parameters
 from castlegate.config.report import Place, show
 from castlegate.config.units import Count
 from castlegate.errors import GatewayError, Kinds, RequestRefused
-from castlegate.message import Budget, Handler, Request, Response
+from castlegate.message import Handler, Request, Response
 from castlegate.policies.policy import Site, refuse
 from castlegate.problem import problem
 from castlegate.sketch import Description, Sketch

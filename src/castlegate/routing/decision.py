@@ -7,7 +7,8 @@ asks for it.
 from __future__ import annotations
 
 from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.routing.path import normalise
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router

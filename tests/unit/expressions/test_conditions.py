@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from castlegate.expressions.program import LONGEST, MOST_VALUES, Undecided, compile_condition
 from castlegate.expressions.syntax import Unreadable
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 from castlegate.policies.facts import RequestFacts
 from castlegate.principal import Principal
 from castlegate.telemetry.trace import Trace
@@ -146,6 +147,25 @@ def test_of_nobody_nothing_is_known(text: str, decided: bool | None) -> None:
 )
 def test_addresses_in_networks(client: str, decided: bool | None) -> None:
     assert decide("client.inNetwork('10.0.0.0/8')", client=client) is decided
+
+
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value], lambda value: {"a": [value]}])
+def test_numbers_that_would_not_stay_what_they_are_are_undecided(wrap: Any) -> None:
+    def equal(one: int, other: int) -> bool | None:
+        about = Principal(subject="ann", scheme="tokens", claims={"one": wrap(one), "other": wrap(other)})
+        return decide("principal.claims.one == principal.claims.other", principal=about)
+
+    assert equal(2**63 - 1, 2**63 - 1) is True
+    assert equal(2**63 - 1, 2**63 - 2) is False
+    assert equal(2**64, 2**64 + 1) is None
+
+
+def test_values_that_are_nested_deeply_are_undecided() -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    about = Principal(subject="ann", scheme="tokens", claims={"deep": deep})
+    assert decide("principal.claims.deep == 1", principal=about) is None
 
 
 def test_lists_that_would_take_long_are_not_gone_through() -> None:

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from castlegate.errors import Kinds
-from castlegate.message import Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
 from castlegate.policies.authenticate import Authenticate
 from castlegate.principal import Principal
 from castlegate.schemes.scheme import Unauthenticated

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from castlegate.body import Budget
 from castlegate.config.report import Report
 from castlegate.means import Means
-from castlegate.message import Budget
 from castlegate.resources import Resources
 from castlegate.schemes.api_key import hash_of, is_well_formed, new_id, new_key
 from castlegate.schemes.key_file import EMPTY, Key, KeyFile, read_lines, read_whole, write_line
@@ -141,7 +141,7 @@ async def scheme_of(folder: Path, count: int) -> tuple[KeysScheme, Resources]:
     lines = [write_line(f"k{n}", Key(owner=f"owner-{n}", hash=hash_of(b"key %d" % n))) for n in range(count)]
     (folder / "f.keys").write_text("\n".join(lines))
     timer, resources, unused = Timer(asyncio.get_running_loop()), Resources(), Any
-    means = Means(resources, Registry(), timer, Budget(0), folder, 1, unused, unused)
+    means = Means(resources, Registry(), timer, Budget(0), folder, 1, unused, unused, unused, unused)
     scheme = KeysScheme("keys", Keys(file="f.keys"), means)
     await resources.start()
     return scheme, resources

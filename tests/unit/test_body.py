@@ -1,36 +1,9 @@
-"""Fields are found by their whole name, wherever they stand; bodies take no more memory than they may."""
+"""Bodies take no more memory than they may."""
 
 import tracemalloc
 
-import pytest
-
-from castlegate.message import Body, Budget, Headers, Share
+from castlegate.body import Body, Budget, Share
 from castlegate.waiting import DirectTask
-
-FIELDS = Headers.of(
-    [
-        (b"a", b"1"),
-        (b"x-a", b"2"),
-        (b"b", b"c: 3"),
-        (b"d", b""),
-        (b"e", b"4"),
-        (b"e", b"5"),
-        (b"a-b", b"6"),
-        (b"z", b"7"),
-    ]
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        (b"a", b"1"), (b"x-a", b"2"), (b"b", b"c: 3"), (b"c", None), (b"d", b""), (b"e", b"4, 5"), (b"a-b", b"6"),
-        (b"z", b"7"), (b"-a", None), (b"x", None), (b"", None),
-    ],
-)  # fmt: skip
-def test_a_field_is_found_or_not(name: bytes, value: bytes | None) -> None:
-    assert FIELDS.get(name) == value
-    assert Headers().get(name) is None
 
 
 class Source:

@@ -1,0 +1,302 @@
+"""What must hold between the parts of a configuration: names that are referred to, what goes together, who has a path.
+
+What a value must fulfil on its own is checked by the struct that it stands in.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from castlegate.calls.settings import VERBS, CallSettings
+from castlegate.config.addresses import parse_address
+from castlegate.config.fields import spelling
+from castlegate.config.references import Scope
+from castlegate.config.report import Place, listed, show, suggest
+from castlegate.config.shapes import fields_of
+from castlegate.config.templates import Sink, compile_json, compile_text
+from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
+from castlegate.policies.authorize import check_public, check_use
+from castlegate.policies.limits.settings import Named, check_limits
+from castlegate.routing.template import RouteKey, parse_key
+from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
+
+if TYPE_CHECKING:
+    from castlegate.document import Document, OwnIssuer, Route, Scheme, Service
+
+_ALL = {"0.0.0.0", "::"}
+_SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
+_KAFKA_ONLY = ("key", "status", "reply")
+
+
+def check_agreement(document: Document, at: Place) -> None:
+    """Report every mistake."""
+    _check_ports(document, at)
+    for name, service in document.services.items():
+        _check_service(document, name, service, at)
+    for name, scheme in document.auth.items():
+        _check_scheme(document, scheme, at.field("auth", name), at)
+    if not document.routes and not at.field("routes").spoilt:
+        at.mistake("there are no 'routes'; one looks like 'GET /users/{id}: {call: users, public: true}'")
+    named: Named = {}
+    taken = _check_issuer(document, document.issuer, named, at) if document.issuer is not None else {}
+    for name, scheme in document.auth.items():
+        if scheme.issuer and document.issuer is None and not at.field("issuer").spoilt:
+            at.field("auth", name).mistake("there is no issuer; say who issues tokens at the top: 'issuer: ...'")
+    told = document.told_names()
+    _check_told(document, told, at)
+    names_by_shape: dict[object, str] = {}
+    for name, route in document.routes.items():
+        place = at.field("routes", name)
+        key = parse_key(name, place)
+        if key is not None:
+            if key.shape in taken:
+                other = f"'{taken[key.shape]}' in 'paths' of 'issuer'"
+                place.mistake(f"it matches the same requests as {other}; one of them needs another path")
+            _check_unique(name, names_by_shape.setdefault(key.shape, name), place)
+            effective = document.effective(route)
+            scope = document.scope(key, effective, told)
+            _compile_templates(route, scope, place)
+            check_limits(effective, scope, place, named, public=bool(effective.public))
+            _check_state(document, effective, at)
+        _check_access(document, route, place, at)
+        _check_authorization(document, route, key, place, at)
+        _check_purpose(document, route, key, place, at)
+
+
+def _check_ports(document: Document, at: Place) -> None:
+    admin = at.field("admin", "address")
+    if admin.spoilt or at.field("listen", "address").spoilt:
+        return
+    host, port = parse_address(document.listen.address)
+    admin_host, admin_port = parse_address(document.admin.address)
+    if port == admin_port != 0 and (host == admin_host or not _ALL.isdisjoint((host, admin_host))):
+        # Whichever of them the file says.
+        said = admin if admin.path in at.report.positions or not at.report.positions else at.field("listen", "address")
+        said.mistake(f"'listen' and 'admin' are both on port {port} of {admin_host}; give each its own")
+
+
+def _check_state(document: Document, route: Route, at: Place) -> None:
+    kept = document.state is not None or at.field("state").spoilt or document.limits.store == "redis"
+    if route.quotas and not kept:
+        at.mistake("a 'quota' is to outlive restarts: say where it is kept, such as 'state: /var/lib/castlegate'")
+
+
+def _check_service(document: Document, name: str, service: Service, at: Place) -> None:
+    place = at.field("services", name)
+    if not _SERVICE_NAME.fullmatch(name):
+        place.mistake("a service's name has letters, digits, '_' and '-', and begins with a letter")
+    if service.kafka is not None:
+        _check_kafka(document, place.field("kafka"), at)
+
+
+def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -> None:
+    """Whether there is what it relies on."""
+    if scheme.authorizer is not None:
+        place, calls = place.field("authorizer"), scheme.authorizer.calls
+        _check_call(document, scheme.authorizer.call, calls, None, place, at)
+        service = document.services.get(scheme.authorizer.call)
+        if service is not None and service.http is not None and calls.verb is None:
+            place.mistake(f"'{scheme.authorizer.call}' speaks HTTP: say what is asked of it, such as 'post: /verify'")
+    tls = document.listen.tls
+    if scheme.certificate is not None and (tls is None or tls.clients is None) and not at.field("listen", "tls").spoilt:
+        place.field("certificate").mistake(
+            "clients are not asked for certificates; say 'listen: {tls: {clients: ...}}'"
+        )
+
+
+def _check_kafka(document: Document, place: Place, at: Place) -> None:
+    if document.kafka is None and not at.field("kafka").spoilt:
+        place.mistake("this needs a Kafka cluster; say which at the top: 'kafka: {bootstrap: host:9092}'")
+
+
+def _check_issuer(document: Document, issuer: OwnIssuer, named: Named, at: Place) -> dict[object, str]:
+    """What its routes match, and which of them does."""
+    place = at.field("issuer")
+    state = place.field("state")
+    topic = issuer.state.topic
+    if issuer.state.file is None and document.kafka is None and not (at.field("kafka").spoilt or state.spoilt):
+        hint = "'state: {file: tokens.db}' for a single instance, or a Kafka cluster at the top for any number"
+        state.mistake(f"nothing says where it is kept which refresh tokens are good: {hint}")
+    for name, route in document.routes.items():
+        if route.publish is not None and issuer.state.file is None and route.publish == (topic or DEFAULT_TOPIC):
+            at.field("routes", name, "publish").mistake("this topic holds the refresh tokens of 'issuer'")
+    taken: dict[object, str] = {}
+    if place.field("paths").spoilt or any(place.field("paths", name).spoilt for name in fields_of(IssuerPaths)):
+        return taken
+    for text, (name, said) in issuer.routes().items():
+        key = parse_key(text, place.field("paths", name))
+        if key is None:
+            continue
+        taken[key.shape] = name
+        route, where = document.effective(said), place.field("login") if name == "login" else place.field("paths", name)
+        check_limits(route, document.scope(key, route), where, named, public=True)
+        _check_state(document, route, at)
+        if name == "login":
+            _check_login(document, said, key, place.field("login"), at)
+    return taken
+
+
+def _check_login(document: Document, said: Route, key: RouteKey, place: Place, at: Place) -> None:
+    route = document.effective(said)
+    if said.headers.response:
+        place.field("headers", "response").mistake("what a client gets of a login is made by the gateway")
+    _refuse(said, ("status", "reply"), "has no meaning for a login, whose answer is made by the gateway", place)
+    _compile_templates(said, document.scope(key, route), place)
+    if said.call is not None:
+        _check_call(document, said.call, route, key, place, at)
+    elif not place.field("call").spoilt:
+        place.mistake("'call' is missing: the service that knows who has which credentials")
+
+
+def _check_told(document: Document, told: frozenset[str], at: Place) -> None:
+    """That nothing else says or reads what only the gateway says of callers."""
+    reason = "under this name services are told who calls"
+    for name, route in document.routes.items():
+        for field in route.headers.request:
+            if spelling(field) in told:
+                at.field("routes", name, "headers", "request", field).mistake(f"{reason}; say it with 'identity'")
+    for name, service in document.services.items():
+        place = at.field("services", name, "kafka")
+        for index, field in enumerate(() if service.kafka is None else service.kafka.forward_headers):
+            if spelling(field) in told:
+                place.field("forward_headers", index).mistake(reason)
+        for field, written in () if service.kafka is None else service.kafka.names.in_use():
+            if spelling(written) in told:
+                place.field("names", field).mistake(reason)
+    for name, policy in document.policies.items():
+        for field in policy.fields:
+            if spelling(field) in told:
+                at.field("policies", name, "allow").mistake(f"headers['{field}'] is never there: {reason}")
+
+
+def _check_unique(name: str, other: str, place: Place) -> None:
+    if other != name:
+        position = place.report.position((*place.path[:-1], other))
+        line = f" in line {position.line}" if position is not None else ""
+        place.mistake(f"it matches the same requests as '{other}'{line}")
+
+
+def _check_access(document: Document, said: Route, place: Place, at: Place) -> None:
+    route = document.effective(said)
+    inherited = said.public is None and said.auth is None
+    where = at.field("defaults") if inherited else place
+    if where.field("public").spoilt or where.field("auth").spoilt or place.field("public").spoilt:
+        return
+    if route.public and route.auth is not None:
+        where.field("public").mistake("both 'public: true' and 'auth' are said; a route is open or it is not")
+    elif route.public is None and route.auth is None:
+        place.mistake("every route must say who may call it; name a scheme with 'auth', or open it: 'public: true'")
+    elif not route.public and not route.schemes:
+        said_at = place if route.auth is None else where.field("auth")
+        said_at.mistake("this leaves nobody who may call it; name a scheme with 'auth', or open it: 'public: true'")
+    for name in route.schemes:
+        if name not in document.auth and not at.field("auth").spoilt and not at.field("auth", name).spoilt:
+            hint = suggest(name, document.auth, "there are") or "; there are none under 'auth'"
+            where.field("auth").mistake(f"no scheme is called {show(name)}{hint}")
+
+
+def _check_authorization(document: Document, said: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+    route = document.effective(said)
+    where = (place if said.policy is not None else at.field("defaults")).field("policy")
+    if said.public and not place.field("public").spoilt:
+        check_public(said, place)
+    if key is None:
+        return
+    for name in route.policies:
+        policy = document.policies.get(name)
+        if policy is not None:
+            check_use(name, policy, key.params, place.field("policy") if said.policy is not None else place)
+        elif not (where.spoilt or at.field("policies").spoilt or at.field("policies", name).spoilt):
+            hint = suggest(name, document.policies, "there are") or "; there are none under 'policies'"
+            where.mistake(f"no policy is called {show(name)}{hint}")
+
+
+def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:
+    """Whether it calls or publishes, and what goes with that."""
+    if route.call is not None and route.publish is not None:
+        place.mistake("both 'call' and 'publish' are said; a route does one of them")
+    elif route.call is not None:
+        _check_call(document, route.call, route, key, place, at)
+    elif route.publish is not None:
+        check_topic(route.publish, place.field("publish"))
+        _check_kafka(document, place.field("publish"), at)
+        _refuse(route, (*_HTTP_ONLY, "status", "reply"), "goes with 'call', not with 'publish'", place)
+    elif not (place.field("call").spoilt or place.field("publish").spoilt):
+        place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
+
+
+def _check_call(
+    document: Document, call: str, route: CallSettings, key: RouteKey | None, place: Place, at: Place
+) -> None:
+    name, _, operation = call.partition(".")
+    service = document.services.get(name)
+    at_call = place.field("call")
+    if service is None:
+        if not (at.field("services").spoilt or at.field("services", name).spoilt):
+            hint = suggest(name, document.services, "there are") or "; there are none under 'services'"
+            known_by_name = at_call.path not in at.report.written
+            at_call.mistake(f"no service is called {show(name) if known_by_name else at_call.shown(call)}{hint}")
+    elif service.http is not None:
+        if operation:
+            at_call.mistake(
+                f"'{name}' speaks HTTP, which has no operations; write '{name}', and 'get: /...' or the like"
+            )
+        _refuse(route, _KAFKA_ONLY, f"is for services behind Kafka, '{name}' speaks HTTP", place)
+        _check_forwarding(route, key, place)
+    elif service.kafka is not None:
+        _refuse(route, _HTTP_ONLY, f"is for services that speak HTTP, '{name}' is behind Kafka", place)
+        if route.reply is not None:
+            check_reply_mode(route.reply, service.kafka, place.field("reply"))
+        _check_operation(name, operation, service.kafka, route, key, at_call)
+
+
+def _check_forwarding(route: CallSettings, key: RouteKey | None, place: Place) -> None:
+    """Of a call over HTTP that takes method and path from the client's."""
+    if key is None or route.verb is not None:
+        return
+    if key.method in (b"GET", b"HEAD") and route.send is not msgspec.UNSET and not place.field("send").spoilt:
+        place.field("send").mistake(f"a {key.method.decode()} carries no body; say 'post' or the like to send one")
+    prefix = route.strip_prefix
+    if prefix is not None and not f"{key.path}/".startswith(f"{prefix}/") and not place.field("strip_prefix").spoilt:
+        at = place.field("strip_prefix")
+        at.mistake(f"{at.shown(prefix)} is not what the route's path '{key.path}' begins with")
+
+
+def _check_operation(
+    name: str, operation: str, service: KafkaService, route: CallSettings, key: RouteKey | None, at_call: Place
+) -> None:
+    """Of a call over Kafka."""
+    if not operation:
+        known = listed([f"'{name}.{each}'" for each in service.operations], "or")
+        at_call.mistake(f"'{name}' is behind Kafka: say which operation, such as {known or f'{name}.get'}")
+        return
+    found = service.operations.get(operation)
+    if found is None or found.topic is None:
+        check_topic(f"{name}.{operation}", at_call)
+    if found is not None and found.key is not None and route.key is None and key is not None:
+        at = at_call.report.place("services", name, "kafka", "operations", operation, "key")
+        compile_text(found.key, Sink.KEY, key.scope(), at)
+
+
+def _refuse(route: CallSettings, fields: tuple[str, ...], reason: str, place: Place) -> None:
+    for field in fields:
+        if getattr(route, field) is not None:
+            place.field(field).mistake(f"this {reason}")
+
+
+def _compile_templates(route: Route, scope: Scope, place: Place) -> None:
+    """For the mistakes in them."""
+    if route.verb is not None:
+        compile_text(getattr(route, route.verb), Sink.TARGET, scope, place.field(route.verb))
+    if route.key is not None:
+        compile_text(route.key, Sink.KEY, scope, place.field("key"))
+    if route.send is not msgspec.UNSET:
+        compile_json(route.send, scope, place.field("send"))
+    for way, fields in (("request", route.headers.request), ("response", route.headers.response)):
+        for name, text in fields.items():
+            if text is not None:
+                compile_text(text, Sink.HEADER, scope, place.field("headers", way, name))
