@@ -156,8 +156,8 @@ class Generation:
             budget=self._budget,
             folder=self._report.folder,
             workers=workers,
-            counts=counts or Counts(Layout(self.document.limits.keys, 1), registry=registry),
-            limits=self.document.limits,
+            counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
+            limit_store=self.document.limit_store,
             caller=lambda call: self._caller(call, "last"),
             fetcher=lambda name, origin, tls, path: HttpFetcher(
                 name, origin, tls, path, timer, registry, self._report.folder
