@@ -230,7 +230,7 @@ class JwtScheme:
             self._refused[refused.reason].value += 1
             raise
         self._verified.value += 1
-        self._tokens.put(credential, Verified(principal, principal.expires + rules.leeway, key))
+        self._tokens.put(credential, Verified(principal, principal.expires, key))
         return principal
 
     def forget(self, unwanted: Callable[[Principal], bool]) -> None:
