@@ -1,4 +1,4 @@
-"""Tokens that were verified before, by their bytes: a look-up in place of a signature.
+"""Tokens that were verified before, by their SHA-256: a look-up in place of a signature, and no credential in memory.
 
 Bounded: the half that was not asked for the longest goes when it is full. A token ends with its time, with the key
 that it was verified with, and with whatever `forget` is told.
@@ -7,6 +7,7 @@ that it was verified with, and with whatever `forget` is told.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import NamedTuple
 
 from castlegate.principal import Principal
@@ -45,23 +46,27 @@ class VerifiedTokens:
 
     def get(self, token: bytes, now: float) -> Principal | None:
         """Whose it is, if that is known and still holds at this Unix time."""
-        found = self._young.get(token)
+        digest = sha256(token).digest()
+        found = self._young.get(digest)
         if found is None:
-            found = self._old.pop(token, None)
+            found = self._old.pop(digest, None)
             if found is None:
                 return None
-            self.put(token, found)
+            self._keep(digest, found)
         if now < found.until and found.key.live:
             return found.principal
-        self._young.pop(token, None)
+        self._young.pop(digest, None)
         return None
 
     def put(self, token: bytes, found: Verified) -> None:
         """Remember it."""
+        self._keep(sha256(token).digest(), found)
+
+    def _keep(self, digest: bytes, found: Verified) -> None:
         if len(self._young) >= self._half:
             self._old, self._young = self._young, {}
         if self._half:
-            self._young[token] = found
+            self._young[digest] = found
 
     def forget(self, unwanted: Callable[[Principal], bool]) -> None:
         """Have the tokens of these principals verified again before they are believed."""

@@ -1,5 +1,7 @@
 """Verified tokens are remembered as long as they may be, and no more of them than may be."""
 
+import sys
+
 from tests.testbeds.tokens import Signer
 
 from castlegate.principal import Principal
@@ -37,6 +39,14 @@ def test_a_token_ends_when_it_is_told_to() -> None:
     assert tokens.get(b"ann", 0.0) is None
     assert tokens.get(b"cem", 0.0) is None
     assert tokens.get(b"bob", 0.0) is not None
+
+
+def test_no_credential_stays_in_memory() -> None:
+    tokens, token = VerifiedTokens(2), b"".join([b"head.", b"claims.", b"signature"])
+    before = sys.getrefcount(token)
+    tokens.put(token, entry())
+    assert tokens.get(token, 0.0) is not None
+    assert sys.getrefcount(token) == before
 
 
 def test_what_is_asked_for_stays_and_there_are_never_more_than_may_be() -> None:
