@@ -17,7 +17,8 @@ from benchmarks.services.origin import origin
 
 from castlegate.config.references import request_scope
 from castlegate.config.report import Report
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 from castlegate.policies.limits.keys import key_of
 from castlegate.policies.limits.measures import Identity, Rate
 from castlegate.rules.gcra import SECOND, Pace

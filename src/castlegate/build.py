@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
@@ -29,7 +30,7 @@ from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Means
-from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
+from castlegate.message import Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
@@ -138,8 +139,8 @@ class Generation:
         self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
         if self.client_certificates is not None:
             self.certificates.append(self.client_certificates)
-        self._budget: Budget = Budget(0) if previous is None else previous._budget
-        self._budget.resize(max(self.document.listen.limits.collected // workers, self._largest_body()))
+        self._budget_size = max(self.document.listen.limits.collected // workers, self._largest_body())
+        self._budget: Budget = Budget(self._budget_size) if previous is None else previous._budget
         self._callers: dict[tuple[str, ReplyMode], Caller] = {}
         # Of each caller: its guards, then the upstream.
         self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
@@ -149,19 +150,18 @@ class Generation:
         self._previous = None  # what is not carried over is not kept alive
         self._issuer = self._make_issuer()
         self._schemes: dict[str, Scheme] = {}
+        folder = self._report.folder
         self._means = Means(
             resources=self._resources,
             registry=registry,
             timer=timer,
             budget=self._budget,
-            folder=self._report.folder,
+            folder=folder,
             workers=workers,
             counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
             limit_store=self.document.limit_store,
             caller=lambda call: self._caller(call, "last"),
-            fetcher=lambda name, origin, tls, path: HttpFetcher(
-                name, origin, tls, path, timer, registry, self._report.folder
-            ),
+            fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
             own=None if self._issuer is None else self._issuer.tokens,
         )
         self.told_names = self.document.told_names()
@@ -193,7 +193,8 @@ class Generation:
         await self._resources.start()
 
     def watch(self) -> None:
-        """Have gauges tell of this generation from now on."""
+        """Have gauges tell of this generation from now on; what all share is as large as it says."""
+        self._budget.resize(self._budget_size)
         for upstream in self.upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.watch(self._registry)
@@ -230,14 +231,15 @@ class Generation:
         problem = "" if self._issuer is None else self._issuer.problem
         if self.engine is None:
             return Readiness(True, problem)
+        reason = "; ".join(filter(None, (self.engine.state.reason, problem)))
         if self.engine.state.ready:
-            return Readiness(True, "; ".join(filter(None, (self.engine.state.reason, problem))))
+            return Readiness(True, reason)
         services = self.document.services
         http = any(
             route.call is not None and services[route.call.partition(".")[0]].http is not None
             for route in self.document.routes.values()
         )
-        return Readiness(http, self.engine.state.reason)
+        return Readiness(http, reason)
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
@@ -307,6 +309,7 @@ class Generation:
             takes_options=key.method == b"OPTIONS" or forwards_options,
             preflight=preflight,
             dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, (Secure, CorsPolicy))],
+            asks=_asked(settings),
         )
         return key, route
 
@@ -431,3 +434,9 @@ def forget_unused(generations: Sequence[Generation]) -> None:
     """Have what these share forget what none of them uses, such as topics of routes that are gone."""
     for engine in {each.engine for each in generations if each.engine is not None}:
         engine.keep(frozenset().union(*[each.topics() for each in generations if each.engine is engine]))
+
+
+def _asked(settings: RouteSettings) -> bytes:
+    """What a route asks of callers, to be compared; nothing of one that is open to everyone."""
+    asked = (settings.schemes, settings.scopes, settings.claims, settings.policies, settings.addresses)
+    return msgspec.msgpack.encode(asked) if any(asked) else b""

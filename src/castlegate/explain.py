@@ -157,7 +157,7 @@ def _request(document: Document, told: Explanation, given: Sequence[str], sketch
     limits, method = document.listen.limits, told.method
     lines = [f"{method} {told.target} HTTP/1.1", f"host: {told.host}", *given]
     head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
-    read_method, target, fields = HeadReader(limits.headers, limits.uri).read(head, None)
+    read_method, target, fields = HeadReader(limits.headers, limits.uri, document.told_names()).read(head, None)
     host = fields.host
     if not target.startswith(b"/"):
         named, target = locate(read_method, target)

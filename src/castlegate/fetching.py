@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from castlegate.config.report import DocumentPath
-from castlegate.message import Headers
+from castlegate.headers import Headers
 from castlegate.wire.service_tls import ServiceTls
 
 

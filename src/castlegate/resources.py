@@ -20,7 +20,7 @@ class Resource(Protocol):
         """Begin; what cannot be reached is tried again in the background, not waited for."""
 
     async def stop(self) -> None:
-        """End what it runs, close what it holds."""
+        """End what it runs, close what it holds; also where `start` failed half way."""
 
 
 R = TypeVar("R", bound=Resource)
@@ -51,9 +51,9 @@ class Resources:
     async def start(self) -> None:
         """Start those that were made here; nothing is carried over any more from now on."""
         self._previous = None
-        for resource in self._new:
+        while self._new:
+            resource = self._new.pop(0)
             await resource.start()
-        self._new.clear()
 
     async def retire(self, others: Iterable[Resources]) -> None:
         """Stop those that none of the others holds."""

@@ -39,6 +39,17 @@ if "castlegate.server.worker" in sys.orig_argv and os.path.exists({flag!r}):
     os._exit(7)
 """
 
+# And its workers where they prepare what has been checked.
+_UNPREPARED = """
+import castlegate.build as build
+route = build.Generation._route
+def failing(self, name):
+    if "fails-by-surprise" in name:
+        raise RuntimeError("nobody foresaw this")
+    return route(self, name)
+build.Generation._route = failing
+"""
+
 
 @pytest.fixture
 def origin() -> Iterator[Origin]:
@@ -91,6 +102,18 @@ def test_an_unforeseen_error_is_told_and_the_next_reload_is_heard(tmp_path: Path
     gateway.rewrite(config(origin, "/y"))
     assert reload(gateway.admin)[0] == 200
     assert status(gateway, "/y") == 200
+    assert gateway.stop() == 0
+
+
+def test_an_unforeseen_error_in_preparing_ends_no_worker(tmp_path: Path, origin: Origin) -> None:
+    gateway = Gateway(tmp_path, config(origin), env=faulty(tmp_path, _UNPREPARED))
+    gateway.rewrite(config(origin, "/fails-by-surprise"))
+    refused, reason = reload(gateway.admin)
+    assert refused == 422
+    assert "its log has it" in reason
+    gateway.program.wait_for_line("nobody foresaw this")
+    assert status(gateway, "/x") == 200
+    assert gateway.metrics()["castlegate_worker_restarts_total"] == 0
     assert gateway.stop() == 0
 
 

@@ -26,7 +26,8 @@ from castlegate.config.templates import Sink, TextTemplate, compile_text
 from castlegate.config.units import Seconds, TemplateText, write_seconds
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.guards.signing import Sign, Unusable, check_key, signer
-from castlegate.message import Call, Caller, Headers, Reply, Request
+from castlegate.headers import Headers
+from castlegate.message import Call, Caller, Reply, Request
 from castlegate.principal import Principal
 from castlegate.rules.remembered import Remembered
 from castlegate.sketch import Description, Sketch

@@ -12,9 +12,10 @@ import msgspec
 
 from castlegate.config.references import form_parameters
 from castlegate.errors import CallFailed, GatewayError, Kinds, RequestRefused
+from castlegate.headers import Headers
 from castlegate.issuer.families import Token, read_token
 from castlegate.issuer.settings import RefreshTokens
-from castlegate.message import Headers, Request, Response
+from castlegate.message import Request, Response
 from castlegate.problem import problem
 
 _ENCODE = msgspec.json.Encoder().encode

@@ -14,16 +14,18 @@ from typing import Any
 
 import msgspec
 
+from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Report
 from castlegate.config.templates import compile_json
 from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome, RequestRefused
+from castlegate.headers import Headers
 from castlegate.issuer.answers import Carrier, Refused, bad_credentials, failure
 from castlegate.issuer.families import Families, Granted, Token, new_token
 from castlegate.issuer.keys import SigningKey
 from castlegate.issuer.settings import ANSWER, OURS, IssuerSettings
 from castlegate.means import OwnTokens
-from castlegate.message import Budget, Caller, Handler, Headers, Reply, Request, Response
+from castlegate.message import Caller, Handler, Reply, Request, Response
 from castlegate.sketch import Description, Sketch
 
 _LARGEST_ANSWER = 64 * 1024  # bytes, of the login's service

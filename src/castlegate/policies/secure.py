@@ -8,7 +8,8 @@ import msgspec
 
 from castlegate.config.report import Place
 from castlegate.config.units import SecondsOrZero
-from castlegate.message import Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.policies.policy import Site
 from castlegate.sketch import Description, Sketch
 
@@ -66,10 +67,8 @@ class Secure:
     """Adds the fields to every answer of its route."""
 
     def __init__(self, settings: SecureFields) -> None:
-        age = b"max-age=%d%b" % (int(settings.hsts), b"; includeSubDomains" if settings.subdomains else b"")
-        self._hsts = b"strict-transport-security: %b\r\n" % (
-            age + (b"; includeSubDomains" if settings.subdomains else b"")
-        )
+        subdomains = b"; includeSubDomains" if settings.subdomains else b""
+        self._hsts = b"strict-transport-security: max-age=%d%b\r\n" % (int(settings.hsts), subdomains)
         said = [
             (b"x-content-type-options", None if settings.sniffing else "nosniff"),
             (b"x-frame-options", settings.frames),

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from castlegate.body import Budget
 from castlegate.config.references import query_parameters
 from castlegate.config.report import Place
 from castlegate.config.units import Count
 from castlegate.errors import GatewayError, Kinds, RequestRefused
-from castlegate.message import Budget, Handler, Request, Response
+from castlegate.message import Handler, Request, Response
 from castlegate.policies.policy import Site, refuse
 from castlegate.problem import problem
 from castlegate.sketch import Description, Sketch
@@ -37,7 +38,7 @@ Mistake = dict[str, str]
 
 
 class Validation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What requests must look like. A schema is a mapping, or the path of a JSON or YAML file of one."""
+    """What requests must look like. A schema is a mapping, or the path of a JSON file of one."""
 
     body: Any = None
     """Of the body as JSON. Without a body it is null."""

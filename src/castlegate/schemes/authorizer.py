@@ -12,14 +12,16 @@ from typing import Annotated, Any
 
 import msgspec
 
+from castlegate.body import Body
 from castlegate.calls.plan import CallPlan
 from castlegate.calls.settings import VERBS, CallSettings, HeaderRules
 from castlegate.config.references import Fetch, Scope
 from castlegate.config.report import Place, Report
 from castlegate.config.units import Count, Seconds, Template, TemplateText
 from castlegate.errors import CallFailed, Outcome, RequestRefused
+from castlegate.headers import Headers
 from castlegate.means import Means
-from castlegate.message import Body, Headers, Reply, Request
+from castlegate.message import Reply, Request
 from castlegate.principal import Principal
 from castlegate.schemes.answers import Accepted, AnswerCache, Answers, Nonsense, Verdict
 from castlegate.schemes.carrier import Carrier, challenge

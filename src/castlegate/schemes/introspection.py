@@ -16,8 +16,9 @@ from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds
 from castlegate.errors import CallFailed, Kinds
 from castlegate.fetching import Fetched, Fetcher
+from castlegate.headers import Headers
 from castlegate.means import Means
-from castlegate.message import Headers, Request
+from castlegate.message import Request
 from castlegate.principal import Principal
 from castlegate.schemes.answers import Accepted, AnswerCache, Answers, Nonsense, Verdict
 from castlegate.schemes.carrier import Carrier, challenge

@@ -21,8 +21,8 @@ from castlegate.config.addresses import Url, parse_url
 from castlegate.config.report import DocumentPath
 from castlegate.errors import CallFailed
 from castlegate.fetching import Fetched, Fetcher
+from castlegate.headers import Headers
 from castlegate.means import Means
-from castlegate.message import Headers
 from castlegate.schemes.key_fetching import KeyFetching, lifetime, may_be_asked
 from castlegate.schemes.strict import decode_object
 from castlegate.schemes.token_keys import Key, KeySet, Skipped, from_jwks

@@ -9,7 +9,7 @@ import msgspec
 from castlegate.config.addresses import Url, is_loopback, parse_origin
 from castlegate.config.report import Place
 from castlegate.config.units import Seconds, Size
-from castlegate.message import Headers
+from castlegate.headers import Headers
 from castlegate.wire.service_tls import ServiceTls
 
 _MAX_AGE = re.compile(rb"(?:^|[,\s])max-age=\"?([0-9]{1,10})")

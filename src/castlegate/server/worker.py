@@ -147,10 +147,14 @@ class Worker:
             log = AccessLog.open(wanted.path, generation.document.redacted, self._dropped, self._log)
             self._prepared = order.version, generation, log
             await generation.start()
-        except (ConfigError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, what was served goes on; told to the supervisor
+            reason = str(error)
+            if not isinstance(error, (ConfigError, OSError)):
+                self._stumbles.tell(error)
+                reason = "it could not be prepared, for a reason that the gateway did not foresee; its log has it"
             await self._discard()
             forget_unused(self._living())
-            self._channel.tell(Refused(order.version, str(error)))
+            self._channel.tell(Refused(order.version, reason))
             return
         self._tell_metrics()
         self._channel.tell(Prepared(order.version))
@@ -247,13 +251,22 @@ class Worker:
         if self._listener is not None and self._generation is not None:
             grace = self._generation.document.drain.limit
             await self._listener.drain(grace)
-            for generation in self._alive:
-                await generation.retire([], min(grace, 5.0))
+            await self._end_all(min(grace, 5.0))
         if self._log is not None:
             self._log.writer.close()
-        self._registry.refresh()
-        self._tell_metrics()
+        self._report()
         self._channel.close()
+
+    async def _end_all(self, grace: float) -> None:
+        """What the generations share is stopped by the last that has it."""
+        ending = list(self._living())
+        self._prepared = None
+        while ending:
+            generation = ending.pop()
+            try:
+                await generation.retire(ending, grace)
+            except Exception as error:  # noqa: BLE001 - logged; the others are to end all the same
+                self._stumbles.tell(error)
 
     async def _look(self) -> None:
         """Refresh gauges, tell readiness when it changes, and measure how late this runs."""

@@ -7,7 +7,8 @@ import math
 from castlegate.calls.roots import PRINCIPAL
 from castlegate.config.references import request_scope
 from castlegate.config.report import Report
-from castlegate.message import Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
 from castlegate.policies.limits.keys import key_of
 from castlegate.policies.limits.measures import Identity, OwnRate, Rate
 from castlegate.policies.limits.policy import Limit

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 from castlegate.principal import Principal
 from castlegate.schemes.answers import Accepted, AnswerCache, Answers, Nonsense, Refused, Verdict
 from castlegate.schemes.scheme import Unauthenticated

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from castlegate.body import Budget
 from castlegate.config.report import Report
 from castlegate.means import Means
-from castlegate.message import Budget
 from castlegate.resources import Resources
 from castlegate.schemes.api_key import hash_of, is_well_formed, new_id, new_key
 from castlegate.schemes.key_file import EMPTY, Key, KeyFile, read_lines, read_whole, write_line

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from castlegate.errors import GatewayError, Kinds, RequestRefused
-from castlegate.message import Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.policies.limits import measures
 from castlegate.policies.limits.keys import WORDS, key_of
 from castlegate.policies.limits.measures import Exceeded, Identity

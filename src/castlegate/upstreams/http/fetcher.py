@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from castlegate.body import Body
 from castlegate.config.files import signature
 from castlegate.config.report import DocumentPath, show_path
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.fetching import Fetched
-from castlegate.message import Body, Call, Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Call, Request
 from castlegate.telemetry.metrics import Registry
 from castlegate.telemetry.trace import Ids
 from castlegate.upstreams.http.settings import HttpPool, HttpService

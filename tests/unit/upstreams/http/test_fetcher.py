@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.testbeds.wire import Origin
 
-from castlegate.message import Headers
+from castlegate.headers import Headers
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.wire.service_tls import ServiceTls
