@@ -1,8 +1,8 @@
 """Counting in Redis, exactly, for all instances together.
 
 What the requests of a moment ask is sent as one command: a script that judges each request's limits in turn, all or
-none of them counted. Whoever waits does so for `timeout` at most, whatever is asked before; when Redis does not answer
-a command for so long it counts as lost, all who wait are told so at once, and nobody asks it until it has answered
+none of them counted. Whoever waits does so for `timeout` at most, whatever is asked before. When Redis leaves a command
+unanswered for so long it counts as lost, all who wait are told so at once, and nobody asks it until it has answered
 again.
 """
 
@@ -155,8 +155,7 @@ class RedisStore:
             client = self._connect()
             try:
                 async with asyncio.timeout(self._settings.timeout):
-                    # It may answer and yet take nothing: a replica, or one that has no memory left.
-                    await client.set(self._prefix + "reached", 1, px=1)
+                    await client.ping()
                 failures = 0
                 await self._serve(client)
             except Exception as error:  # noqa: BLE001 - whatever the client library raises: Redis is lost
@@ -226,7 +225,7 @@ class RedisStore:
                 arguments += question[1:]
         # The script itself each time: Redis has it compiled, and none is missing after it has started anew.
         answers: list[int] = await client.eval(_SCRIPT, len(keys), *keys, *arguments)
-        if len(answers) != len(keys) or not all(type(answer) is int for answer in answers):
+        if len(answers) != len(keys):
             raise ConnectionError("Redis did not answer what it was asked")
         return answers
 
