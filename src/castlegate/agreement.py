@@ -18,8 +18,9 @@ from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
-from castlegate.policies.authorize import check_public, check_use
+from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
+from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
 
@@ -65,6 +66,8 @@ def check_agreement(document: Document, at: Place) -> None:
         _check_access(document, route, place, at)
         _check_authorization(document, route, key, place, at)
         _check_purpose(document, route, key, place, at)
+    if not at.report.mistakes:
+        _warn_of_ways_past(document, at)
 
 
 def _check_ports(document: Document, at: Place) -> None:
@@ -124,6 +127,9 @@ def _check_issuer(document: Document, issuer: OwnIssuer, named: Named, at: Place
     for name, route in document.routes.items():
         if route.publish is not None and issuer.state.file is None and route.publish == (topic or DEFAULT_TOPIC):
             at.field("routes", name, "publish").mistake("this topic holds the refresh tokens of 'issuer'")
+    check_nobody(
+        document.policies, document.defaults.policies, "the routes of 'issuer'", at.field("defaults", "policy")
+    )
     taken: dict[object, str] = {}
     if place.field("paths").spoilt or any(place.field("paths", name).spoilt for name in fields_of(IssuerPaths)):
         return taken
@@ -202,8 +208,9 @@ def _check_access(document: Document, said: Route, place: Place, at: Place) -> N
 def _check_authorization(document: Document, said: Route, key: RouteKey | None, place: Place, at: Place) -> None:
     route = document.effective(said)
     where = (place if said.policy is not None else at.field("defaults")).field("policy")
-    if said.public and not place.field("public").spoilt:
+    if route.public and not place.field("public").spoilt:
         check_public(said, place)
+        check_nobody(document.policies, route.policies, "this route", place)
     if key is None:
         return
     for name in route.policies:
@@ -213,6 +220,25 @@ def _check_authorization(document: Document, said: Route, key: RouteKey | None, 
         elif not (where.spoilt or at.field("policies").spoilt or at.field("policies", name).spoilt):
             hint = suggest(name, document.policies, "there are") or "; there are none under 'policies'"
             where.mistake(f"no policy is called {show(name)}{hint}")
+
+
+def _warn_of_ways_past(document: Document, at: Place) -> None:
+    """Routes that look shut, and are not."""
+    entries = []
+    for name, said in document.routes.items():
+        route, key = document.effective(said), parse_key(name, at.field("routes", name))
+        assert key is not None, "there are no mistakes"
+        is_open = bool(route.public) and not route.policies and route.addresses is None
+        leads = route.call, route.strip_prefix, route.add_prefix
+        as_asked = route.call is not None and route.verb is None and route.call in document.services
+        entries.append(Entry(name, key, is_open, leads if as_asked else None))
+    for shut, opened, methods in ways_past(entries):
+        host = "" if opened.key.host is None or shut.key.host else f"on the host {opened.key.host.decode()} "
+        own = f"'ANY {(opened.key.host or b'').decode()}{shut.key.path}'"
+        at.field("routes", shut.name).warning(
+            f"{host}{listed(methods)} of this path go to '{opened.name}', which is open and calls the same service; "
+            f"if that is not meant, shut them with a route {own}"
+        )
 
 
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:

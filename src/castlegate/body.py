@@ -36,6 +36,7 @@ class Body:
     """
 
     HIGH_WATER = 256 * 1024  # bytes waiting at which the source is paused; resumed below half
+    _JOINED = 4096  # bytes up to which chunks that wait are made one: an object of one byte takes forty
 
     __slots__ = (
         "_chunks", "_ended", "_error", "_paused", "_source", "_waiter", "_waiting",
@@ -67,7 +68,11 @@ class Body:
         if self.limit is not None and self.received > self.limit:
             self.fail(RequestRefused(Kinds.BODY_TOO_LARGE, f"The body is larger than {self.limit} bytes."))
             return
-        self._chunks.append(chunk)
+        chunks = self._chunks
+        if chunks and len(chunk) + len(chunks[-1]) <= self._JOINED:
+            chunks[-1] += chunk
+        else:
+            chunks.append(chunk)
         self._waiting += len(chunk)
         if self._waiting > self.HIGH_WATER and not self._paused:
             self._paused = True
@@ -146,15 +151,13 @@ class Body:
         """
         if self.length is not None and self.length > limit:
             raise RequestRefused(Kinds.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
-        chunks: list[bytes] = []
-        size = 0
+        whole = bytearray()  # a list of chunks may take many times what is in them: clients say how small they are
         while chunk := await self.read():
-            size += len(chunk)
-            if size > limit:
+            if len(whole) + len(chunk) > limit:
                 raise RequestRefused(Kinds.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
             share.take(len(chunk))
-            chunks.append(chunk)
-        return b"".join(chunks)
+            whole += chunk
+        return bytes(whole)
 
     def close(self) -> None:
         """The reader wants no more of it; nothing if it was read to the end."""

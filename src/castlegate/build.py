@@ -309,6 +309,7 @@ class Generation:
             takes_options=key.method == b"OPTIONS" or forwards_options,
             preflight=preflight,
             dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, (Secure, CorsPolicy))],
+            asks=_asked(settings),
         )
         return key, route
 
@@ -433,3 +434,9 @@ def forget_unused(generations: Sequence[Generation]) -> None:
     """Have what these share forget what none of them uses, such as topics of routes that are gone."""
     for engine in {each.engine for each in generations if each.engine is not None}:
         engine.keep(frozenset().union(*[each.topics() for each in generations if each.engine is engine]))
+
+
+def _asked(settings: RouteSettings) -> bytes:
+    """What a route asks of callers, to be compared; nothing of one that is open to everyone."""
+    asked = (settings.schemes, settings.scopes, settings.claims, settings.policies, settings.addresses)
+    return msgspec.msgpack.encode(asked) if any(asked) else b""

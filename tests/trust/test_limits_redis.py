@@ -213,3 +213,23 @@ def test_password_and_tls_and_no_word_of_them(start: Start, tmp_path: Path) -> N
         untrusted.program.wait_for_line("Redis is lost for limits.*[Cc]ertificate")
         for gateway in (right, wrong, untrusted):
             assert not any(PASSWORD in line for line in gateway.program.lines)
+
+
+def test_one_that_takes_nothing_is_lost_until_it_does(redis: RedisServer, start: Start) -> None:
+    gateway = start(f"url: '{redis.url}', lost: refuse")
+    up(gateway)
+    command(redis, "CONFIG SET maxmemory 1")
+    assert statuses(gateway) == [503]
+    failures = "castlegate_limit_store_failures_total"
+    gateway.program.wait_until(lambda: gateway.metrics()[failures] >= 3, "further tries")
+    assert statuses(gateway) == [503]
+    assert gateway.metrics()["castlegate_limit_store_up"] == 0
+    assert "again" not in gateway.program.tail()
+    command(redis, "CONFIG SET maxmemory 0")
+    up(gateway)
+    assert statuses(gateway) == [200]
+
+
+def command(redis: RedisServer, text: str) -> None:
+    with Client(redis.port) as client:
+        assert client.send(f"{text}\r\n".encode()).read_until(b"\r\n") == b"+OK\r\n"

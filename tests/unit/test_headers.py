@@ -1,8 +1,12 @@
-"""Fields are found by their whole name, wherever they stand."""
+"""Fields are found by their whole name, wherever they stand; bodies take no more memory than they may."""
+
+import tracemalloc
 
 import pytest
 
+from castlegate.body import Body, Budget, Share
 from castlegate.headers import Headers
+from castlegate.waiting import DirectTask
 
 FIELDS = Headers.of(
     [
@@ -28,3 +32,39 @@ FIELDS = Headers.of(
 def test_a_field_is_found_or_not(name: bytes, value: bytes | None) -> None:
     assert FIELDS.get(name) == value
     assert Headers().get(name) is None
+
+
+class Source:
+    """Feeds as much as it is asked for."""
+
+    paused = False
+
+    def pause_body(self) -> None:
+        self.paused = True
+
+    def resume_body(self) -> None:
+        self.paused = False
+
+    def drop_body(self) -> None:
+        raise AssertionError("it is read to its end")
+
+
+def test_a_body_in_the_smallest_pieces_takes_no_more_memory_than_it_has_bytes() -> None:
+    source = Source()
+    body, pieces = Body(source), [bytes([number]) for number in range(256)]
+    read: list[bytes | None] = []
+    tracemalloc.start()
+    try:
+        for number in range(Body.HIGH_WATER):  # that nobody reads
+            body.feed(pieces[number % 256])
+        assert tracemalloc.get_traced_memory()[1] < 2 * Body.HIGH_WATER
+        task = DirectTask(body.read_all(2**20, Share(Budget(2**20))), lambda whole, _error: read.append(whole))
+        task.start()
+        for number in range(2**20 - Body.HIGH_WATER):  # each read at once
+            body.feed(pieces[number % 256])
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+        body.end()
+    finally:
+        tracemalloc.stop()
+    assert read == [bytes(range(256)) * 4096]
+    assert not source.paused

@@ -132,11 +132,12 @@ class TopicFamilies:
             self._under_way[after.current] = won
         if before is not None and not won:
             del self._families[key]
-        elif before is not None or len(self._families) < self._most:
-            # Of an unknown one it may be the record that compaction has left.
+        elif before is not None:
             self._families[key] = after
-            if before is None:
-                heapq.heappush(self._expiring, (after.until, key))
+        elif len(self._families) < self._most:
+            # It may be the record that compaction has left; or it has lost, and the token before it has no grace.
+            self._families[key] = msgspec.structs.replace(after, former="")
+            heapq.heappush(self._expiring, (after.until, key))
         else:
             logger.warning("there are more logins than 'most' of the issuer's state: one cannot be refreshed here")
 

@@ -27,7 +27,7 @@ def decide(router: Router[Route], unrouted: Route, request: Request) -> tuple[Ro
         return _options(router, unrouted, request)
     route, request.params = router.match(method, host, request.path)
     if request.path is not path:
-        router.confirm(method, host, request.path, route)
+        router.confirm(method, host, request.path, route, route.is_passed_by)
     return route, route.handler
 
 

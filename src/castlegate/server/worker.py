@@ -259,13 +259,12 @@ class Worker:
 
     async def _end_all(self, grace: float) -> None:
         """What the generations share is stopped by the last that has it."""
-        while living := self._living():
-            if self._prepared is not None:
-                self._prepared = None
-            else:
-                self._alive.pop()
+        ending = list(self._living())
+        self._prepared = None
+        while ending:
+            generation = ending.pop()
             try:
-                await living[-1].retire(self._alive, grace)
+                await generation.retire(ending, grace)
             except Exception as error:  # noqa: BLE001 - logged; the others are to end all the same
                 self._stumbles.tell(error)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from castlegate.errors import CallFailed
-from castlegate.issuer.families import Bounds, Granted, RefreshToken, new_token, read_token
+from castlegate.issuer.families import Bounds, Granted, RefreshToken, begun, new_token, read_token, used
 from castlegate.issuer.topic import Table, TopicFamilies
 from castlegate.wire.timer import Timer
 
@@ -69,9 +69,10 @@ class Reader:
 
 
 class Instance:
-    def __init__(self, topic: Topic) -> None:
+    def __init__(self, topic: Topic, grace: float = 0.0) -> None:
         self.reader = Reader(topic)
-        self.families = TopicFamilies(self.reader, Timer(asyncio.get_running_loop()), Bounds(100.0, 1000.0, 0.0), 100)
+        bounds = Bounds(100.0, 1000.0, grace)
+        self.families = TopicFamilies(self.reader, Timer(asyncio.get_running_loop()), bounds, 100)
         self.reader.start(self.families)
 
 
@@ -189,6 +190,22 @@ def test_whoever_begins_with_what_compaction_has_left_takes_nothing_that_the_oth
         late.reader.read(10_000)
         taken = [token for token in held if is_good(late, token)]
         assert taken == good
+
+    asyncio.run(go())
+
+
+def test_a_use_that_comes_behind_a_logout_gives_its_token_no_grace() -> None:
+    """The instance that wrote it was killed before it could say that the login has ended."""
+    token, now, bounds = new_token(), time.time(), Bounds(100.0, 1000.0, 10.0)
+    key, family = token.family.encode(), begun(GRANTED, token, now, bounds)
+    after = used(family, token, new_token(token), now, bounds)
+
+    async def go() -> None:
+        topic = Topic()
+        topic.records += [(key, msgspec.json.encode(family)), (key, None), (key, msgspec.json.encode(after))]
+        one = Instance(topic, grace=10.0)
+        one.reader.read(3)
+        assert await settle([one], [one.families.use(token, new_token(token), FAR)], [1]) == [None]
 
     asyncio.run(go())
 
