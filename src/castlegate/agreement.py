@@ -83,7 +83,7 @@ def _check_ports(document: Document, at: Place) -> None:
 
 
 def _check_state(document: Document, route: Route, at: Place) -> None:
-    kept = document.state is not None or at.field("state").spoilt or document.limits.store == "redis"
+    kept = document.state is not None or at.field("state").spoilt or document.limit_store.store == "redis"
     if route.quotas and not kept:
         at.mistake("a 'quota' is to outlive restarts: say where it is kept, such as 'state: /var/lib/castlegate'")
 

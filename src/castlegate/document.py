@@ -282,7 +282,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     state: str | None = None
     """A folder of this instance alone, for what must outlive a restart: what is used of quotas, written every second in
     the background and when the gateway stops, so that a crash forgets a second at most. Only a restart changes it."""
-    limits: LimitStore = LimitStore()
+    limit_store: LimitStore = LimitStore()
     """Where limits are counted."""
     auth: dict[str, Scheme] = {}
     """The ways in which callers prove who they are, by the names that routes say."""

@@ -39,7 +39,7 @@ class Means(NamedTuple):
     """Among how many the instance's figures are divided, where they are."""
     counts: Counts
     """What limits count, with all workers."""
-    limits: LimitStore
+    limit_store: LimitStore
     """Where else they count."""
     caller: Callable[[str], Caller]
     """Of `service` or `service.operation`, inside the service's guards."""

@@ -18,7 +18,7 @@ from tests.testbeds.wire import Client, Origin
 FILE = Path(__file__).parent / "metrics.txt"
 CONFIG = """
 state: state
-limits: {{store: redis, url: "redis://127.0.0.1:{nobody}"}}
+limit_store: {{store: redis, url: "redis://127.0.0.1:{nobody}"}}
 kafka: {{bootstrap: "{bootstrap}", max_record: 1000B}}
 auth:
   keys: {{keys: golden.keys}}

@@ -1,13 +1,17 @@
 """Tokens through the real gateway: when they are good, and the life of the keys that say so."""
 
 import json
+import re
 import signal
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.testbeds.certificates import Authority, serving
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.key_server import KeyServer
@@ -104,6 +108,21 @@ def test_a3_clocks_may_differ_by_a_minute(start: Start, origin: Origin, provider
     gateway = start(config(origin, by_jwks(provider)))
     for claim, seconds, wanted in (("exp", -61, 401), ("exp", -58, 200), ("nbf", 58, 200), ("nbf", 62, 401)):
         assert status(gateway, ONE.token(**{claim: int(time.time()) + seconds})) == wanted, (claim, seconds)
+
+
+def test_what_services_are_told_holds_for_as_long_as_the_token_is_believed(
+    tmp_path: Path, start: Start, origin: Origin, provider: KeyServer
+) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    file = tmp_path / "identity.pem"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    gateway = start(config(origin, by_jwks(provider), f"identity: {{token: {{key: {file}}}}}"))
+    ended = int(time.time()) - 10
+    assert status(gateway, ONE.token(exp=ended)) == 200
+    found = re.search(rb"x-identity-token: [^.]+\.([^.]+)\.", origin.seen[0])
+    assert found is not None
+    claims = json.loads(urlsafe_b64decode(found[1] + b"=="))
+    assert time.time() < claims["exp"] <= time.time() + 30
 
 
 def test_a_remembered_token_ends_with_its_time(start: Start, origin: Origin, provider: KeyServer) -> None:

@@ -202,7 +202,7 @@ def test_a_reload_keeps_the_counts_of_limits_that_did_not_change(tmp_path: Path,
         gateway.program.send_signal(signal.SIGHUP)
         gateway.program.wait_until(lambda: gateway.workers()[0]["version"] == 3, "the reload")
         assert statuses(client, 5) == [200, 200, 200, 200, 429]
-    for more in ("limits: {keys: 10}", "state: elsewhere"):
+    for more in ("limit_store: {entries: 10}", "state: elsewhere"):
         gateway.rewrite(config(origin, "limit: 4/h", more))
         gateway.program.send_signal(signal.SIGHUP)
         name = more.replace(": {", ".").partition(":")[0]

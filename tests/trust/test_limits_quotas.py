@@ -32,7 +32,7 @@ def test_a_quota_outlives_a_restart(tmp_path: Path, origin: Origin) -> None:
     assert statuses(gateway, 8) == [200] * 8
     assert gateway.stop() == 0
     # With another number of places, and a larger quota.
-    more = "state: state\nlimits: {keys: 50}"
+    more = "state: state\nlimit_store: {entries: 50}"
     gateway = Gateway(tmp_path, config(origin, "{daily: 11, per: address}", more))
     assert statuses(gateway, 4) == [200, 200, 200, 429]
     assert gateway.stop() == 0

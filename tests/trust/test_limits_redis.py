@@ -35,7 +35,7 @@ def start(tmp_path: Path, origin: Origin) -> Iterator[Start]:
         folder.mkdir()
         text = f"""
 {more}
-limits: {{store: redis, {store}}}
+limit_store: {{store: redis, {store}}}
 services: {{origin: {{http: ["http://127.0.0.1:{origin.port}"]}}}}
 defaults: {{public: true}}
 routes: {{GET /x: {{call: origin, {route}}}}}

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from castlegate.config.references import query_parameters
+from castlegate.config.references import form_parameters
 from castlegate.errors import CallFailed, GatewayError, Kinds, RequestRefused
 from castlegate.headers import Headers
 from castlegate.issuer.families import RefreshToken, read_token
@@ -100,7 +100,7 @@ def _member(request: Request) -> str | None:
     assert isinstance(request.body, bytes), "it was collected"
     names = ("refresh_token", "token")  # RFC 6749 §6, RFC 7009 §2.1
     if kind == _FORM:
-        form = query_parameters(request.body)
+        form = form_parameters(request.body)
         if any(len(values) > 1 for values in form.values()):
             raise RequestRefused(Kinds.BAD_INPUT, "A parameter stands twice in the body.")  # RFC 6749 §3.2
         if form.get("grant_type", ["refresh_token"]) != ["refresh_token"]:

@@ -17,12 +17,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.errors import GatewayError, Kinds
+from castlegate.means import Means
 from castlegate.message import Request
 from castlegate.principal import Principal
 from castlegate.schemes.scheme import Unauthenticated
@@ -222,6 +223,38 @@ class Answers:
         if len(table) >= self._cache.entries:
             table.popitem(last=False)
         table[digest] = entry
+
+
+class Asking(Protocol):
+    """What is said of a scheme that asks."""
+
+    @property
+    def cache(self) -> AnswerCache:
+        """How long answers are believed."""
+
+    @property
+    def questions(self) -> int:
+        """That the instance may ask at once."""
+
+    @property
+    def timeout(self) -> float:
+        """For each of them."""
+
+
+def kept_answers(kind: str, name: str, settings: Asking, means: Means) -> Answers:
+    """Those of a scheme, which go on over reloads that leave its settings as they were."""
+    return means.resources.keep(
+        kind,
+        settings,
+        lambda: Answers(
+            name,
+            settings.cache,
+            questions=-(-settings.questions // means.workers),
+            within=settings.timeout,
+            timer=means.timer,
+            registry=means.registry,
+        ),
+    )
 
 
 def _reason(error: GatewayError | Nonsense | TimeoutError) -> str:

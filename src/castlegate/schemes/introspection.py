@@ -20,7 +20,7 @@ from castlegate.headers import Headers
 from castlegate.means import Means
 from castlegate.message import Request
 from castlegate.principal import Principal
-from castlegate.schemes.answers import Accepted, AnswerCache, Answers, Nonsense, Verdict
+from castlegate.schemes.answers import Accepted, AnswerCache, Nonsense, Verdict, kept_answers
 from castlegate.schemes.carrier import Carrier, challenge
 from castlegate.schemes.scheme import Unauthenticated
 from castlegate.schemes.verdict import LARGEST, REFUSAL, read_introspection
@@ -89,18 +89,7 @@ class IntrospectionScheme:
             settings,
             lambda: means.fetcher(f"auth.{name}", url.origin, settings.tls, ("auth", name, "introspection", "tls")),
         )
-        self._answers = means.resources.keep(
-            f"introspected tokens of {name}",
-            settings,
-            lambda: Answers(
-                name,
-                settings.cache,
-                questions=-(-settings.questions // means.workers),
-                within=settings.timeout,
-                timer=means.timer,
-                registry=means.registry,
-            ),
-        )
+        self._answers = kept_answers(f"introspected tokens of {name}", name, settings, means)
         self.known = self._answers.known
 
     async def verify(self, credential: bytes, request: Request) -> Principal:

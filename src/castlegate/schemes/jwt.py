@@ -7,7 +7,7 @@ what was verified before; else read, judged, verified, by the keys of the issuer
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
@@ -230,12 +230,8 @@ class JwtScheme:
             self._refused[refused.reason].value += 1
             raise
         self._verified.value += 1
-        self._tokens.put(credential, Verified(principal, principal.expires + rules.leeway, key))
+        self._tokens.put(credential, Verified(principal, key))
         return principal
-
-    def forget(self, unwanted: Callable[[Principal], bool]) -> None:
-        """Have the tokens of these principals verified again before they are believed: for revocation."""
-        self._tokens.forget(unwanted)
 
     def _issuer_of(self, token: Token) -> Known:
         if self._only is not None:

@@ -29,7 +29,7 @@ class Counting:
         """Raises `OSError`."""
         self._ledger = None if document.state is None else Ledger(folder / document.state)
         secret = secrets.token_bytes(16) if self._ledger is None else self._ledger.secret
-        self.keys = document.limits.keys
+        self.keys = document.limit_store.entries
         layout = Layout(self.keys, workers)
         self.descriptor = Counts.create(layout, secret)
         self._counts = Counts(layout, self.descriptor)
@@ -39,7 +39,7 @@ class Counting:
             "castlegate_quota_writes_total", "How often what is used of quotas was written, by result.", "result"
         )
         self._written, self._failed = writes.child("ok"), writes.child("error")
-        held = registry.gauge("castlegate_limit_keys", "Keys that limits keep, idle ones among them.", "of")
+        held = registry.gauge("castlegate_limit_keys", "Entries of the limit store, idle ones among them.", "of")
         for name in self._counts.held():
             held.watch(partial(self._held, name), name)
         if self._ledger is not None:

@@ -306,7 +306,11 @@ class Supervisor:
             (before.listen.address != after.listen.address, at.field("listen", "address"), "listen.address"),
             ((before.listen.tls is None) != (after.listen.tls is None), at.field("listen", "tls"), "listen.tls"),
             (before.state != after.state, at.field("state"), "state"),
-            (before.limits.keys != after.limits.keys, at.field("limits", "keys"), "limits.keys"),
+            (
+                before.limit_store.entries != after.limit_store.entries,
+                at.field("limit_store", "entries"),
+                "limit_store.entries",
+            ),
             (before.admin != after.admin, at.field("admin"), "admin"),
             (worker_count(before.workers) != worker_count(after.workers), at.field("workers"), "workers"),
             (embedded[0] != embedded[1], at.field("kafka"), "the embedded broker"),

@@ -1,8 +1,8 @@
 """Counting in Redis, exactly, for all instances together.
 
 What the requests of a moment ask is sent as one command: a script that judges each request's limits in turn, all or
-none of them counted. Whoever waits does so for `timeout` at most, whatever is asked before; when Redis does not answer a
-command for so long it counts as lost, all who wait are told so at once, and nobody asks it until it has answered
+none of them counted. Whoever waits does so for `timeout` at most, whatever is asked before. When Redis leaves a command
+unanswered for so long it counts as lost, all who wait are told so at once, and nobody asks it until it has answered
 again.
 """
 

@@ -43,11 +43,13 @@ def _make(settings: Limits, site: Site, *, by_address: bool) -> Limit | None:
     if not counted and not slots:
         return None
     means, store = site.means, None
-    if means.limits.store == "redis" and counted:
+    if means.limit_store.store == "redis" and counted:
         store = means.resources.keep(
-            "limits", means.limits, lambda: RedisStore(means.limits, means.folder, means.timer, means.registry)
+            "limits",
+            means.limit_store,
+            lambda: RedisStore(means.limit_store, means.folder, means.timer, means.registry),
         )
-    return Limit(counted, slots, store, maker.says, refuse_when_lost=means.limits.lost == "refuse")
+    return Limit(counted, slots, store, maker.says, refuse_when_lost=means.limit_store.lost == "refuse")
 
 
 class _Maker:
