@@ -1,18 +1,12 @@
-<<<<<<< HEAD
 """Fields that make browsers careful, over HTTPS."""
 
 import math
-=======
-"""Fields that make browsers careful, as they stand on the wire."""
->>>>>>> main
 
-from castlegate.headers import Headers
-from castlegate.message import Request, Response
+from castlegate.message import Headers, Request, Response
 from castlegate.policies.secure import Secure, SecureFields
 from castlegate.telemetry.trace import Trace
 
 
-<<<<<<< HEAD
 def hsts(settings: SecureFields, scheme: bytes) -> bytes | None:
     request = Request(b"1", Trace(b"", None), "-", scheme, b"x", b"GET", b"/", b"", Headers(), b"", math.inf)
     response = Response(200)
@@ -27,17 +21,3 @@ def test_hosts_are_bound_to_https_for_a_year_and_names_below_them_where_it_is_sa
 
 def test_over_plain_http_nothing_is_bound() -> None:
     assert hsts(SecureFields(), b"http") is None
-=======
-def dressed(fields: SecureFields) -> Headers:
-    request = Request(b"", Trace(b"", None), "", b"https", b"h", b"GET", b"/", b"", Headers(), b"", 0.0)
-    response = Response(200)
-    Secure(fields).dress(request, response)
-    return response.headers
-
-
-def test_a_directive_stands_once() -> None:
-    """Browsers ignore the field otherwise (RFC 6797 §6.1)."""
-    found = dressed(SecureFields(hsts=60.0, subdomains=True)).get(b"strict-transport-security")
-    assert found == b"max-age=60; includeSubDomains"
-    assert dressed(SecureFields(hsts=60.0)).get(b"strict-transport-security") == b"max-age=60"
->>>>>>> main
