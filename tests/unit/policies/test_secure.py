@@ -2,8 +2,7 @@
 
 import math
 
-from castlegate.headers import Headers
-from castlegate.message import Request, Response
+from castlegate.message import Headers, Request, Response
 from castlegate.policies.secure import Secure, SecureFields
 from castlegate.telemetry.trace import Trace
 
