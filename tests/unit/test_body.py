@@ -27,16 +27,16 @@ def test_a_body_in_the_smallest_pieces_takes_no_more_memory_than_it_has_bytes() 
     read: list[bytes | None] = []
     tracemalloc.start()
     try:
-        for number in range(Body.HIGH_WATER):  # that nobody reads
+        for number in range(2**15):  # that nobody reads
             body.feed(pieces[number % 256])
-        assert tracemalloc.get_traced_memory()[1] < 2 * Body.HIGH_WATER
+        assert tracemalloc.get_traced_memory()[1] < 2 * 2**15
         task = DirectTask(body.read_all(2**20, Share(Budget(2**20))), lambda whole, _error: read.append(whole))
         task.start()
-        for number in range(2**20 - Body.HIGH_WATER):  # each read at once
+        for number in range(2**15):  # each read at once
             body.feed(pieces[number % 256])
-        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**16
         body.end()
     finally:
         tracemalloc.stop()
-    assert read == [bytes(range(256)) * 4096]
+    assert read == [bytes(range(256)) * 256]
     assert not source.paused
