@@ -17,9 +17,10 @@ from benchmarks.services.origin import origin
 
 from castlegate.config.references import request_scope
 from castlegate.config.report import Report
-from castlegate.message import Headers, Request
-from castlegate.policies.limits.keys import key_of
-from castlegate.policies.limits.measures import Identity, Rate
+from castlegate.headers import Headers
+from castlegate.message import Request
+from castlegate.policies.limits.measures import LimitName, Rate
+from castlegate.policies.limits.per import key_of
 from castlegate.rules.gcra import SECOND, Pace
 from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Counter
@@ -67,8 +68,8 @@ def _decide(workers: int, keys: int) -> float:
     layout = Layout(_KEYS, workers)
     descriptor = Counts.create(layout, os.urandom(16))
     counts = Counts(layout, descriptor)
-    identity = Identity("address", key_of("address", request_scope(), Report().place()), ("benchmark",), Counter())
-    take = Rate(identity, Pace(1000, SECOND, 1000), counts).take
+    limit_name = LimitName("address", key_of("address", request_scope(), Report().place()), ("benchmark",), Counter())
+    take = Rate(limit_name, Pace(1000, SECOND, 1000), counts).take
     requests = [_request(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}") for number in range(keys)]
     for request in requests:
         take(request)

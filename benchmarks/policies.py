@@ -19,7 +19,8 @@ from benchmarks.services.origin import origin
 from tests.testbeds.tokens import AUDIENCE, ISSUER, Signer, jwks
 
 from castlegate.config.report import Report
-from castlegate.message import Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
 from castlegate.policies.authorize import AnyScope, Authorization, authorize
 from castlegate.policies.named import NamedPolicy
 from castlegate.policies.policy import Site

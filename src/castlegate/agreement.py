@@ -19,8 +19,9 @@ from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
-from castlegate.policies.authorize import check_public, check_use
+from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
+from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
 
@@ -70,6 +71,8 @@ def check_agreement(document: Document, at: Place) -> None:
         _check_access(document, route, place, at)
         _check_authorization(document, route, key, place, at)
         _check_purpose(document, route, key, place, at)
+    if not at.report.mistakes:
+        _warn_of_ways_past(document, at)
 
 
 def _check_ports(document: Document, at: Place) -> None:
@@ -85,7 +88,7 @@ def _check_ports(document: Document, at: Place) -> None:
 
 
 def _check_state(document: Document, route: Route, place: Place, at: Place) -> None:
-    kept = document.state is not None or at.field("state").spoilt or document.limits.store == "redis"
+    kept = document.state is not None or at.field("state").spoilt or document.limit_store.store == "redis"
     if route.quotas and not kept:
         place.mistake("a 'quota' is to outlive restarts: say where it is kept, such as 'state: /var/lib/castlegate'")
 
@@ -141,6 +144,9 @@ def _check_issuer(document: Document, issuer: OwnIssuer, named: Named, at: Place
     for name, route in document.routes.items():
         if route.publish is not None and issuer.state.file is None and route.publish == (topic or DEFAULT_TOPIC):
             at.field("routes", name, "publish").mistake("this topic holds the refresh tokens of 'issuer'")
+    check_nobody(
+        document.policies, document.defaults.policies, "the routes of 'issuer'", at.field("defaults", "policy")
+    )
     taken: dict[object, str] = {}
     if place.field("paths").spoilt or any(place.field("paths", name).spoilt for name in fields_of(IssuerPaths)):
         return taken
@@ -223,6 +229,7 @@ def _check_authorization(document: Document, said: Route, key: RouteKey | None, 
     inherited = not said.public
     if route.public and not (at.field("defaults") if inherited else place).field("public").spoilt:
         check_public(said, place, inherited=inherited)
+        check_nobody(document.policies, route.policies, "this route", place)
     if key is None:
         return
     for name in route.policies:
@@ -257,6 +264,25 @@ def _check_forwarded(document: Document, route: Route, at: Place) -> None:
             if spelling(field) in gone:
                 place = at.field("services", name, "kafka", "forward_headers", index)
                 place.warning(f"'{scheme}' takes out what it has accepted; say 'forward: true' there if it is needed")
+
+
+def _warn_of_ways_past(document: Document, at: Place) -> None:
+    """Routes that look shut, and are not."""
+    entries = []
+    for name, said in document.routes.items():
+        route, key = document.effective(said), parse_key(name, at.field("routes", name))
+        assert key is not None, "there are no mistakes"
+        is_open = bool(route.public) and not route.policies and route.addresses is None
+        leads = route.call, route.strip_prefix, route.add_prefix
+        as_asked = route.call is not None and route.verb is None and route.call in document.services
+        entries.append(Entry(name, key, is_open, leads if as_asked else None))
+    for shut, opened, methods in ways_past(entries):
+        host = "" if opened.key.host is None or shut.key.host else f"on the host {opened.key.host.decode()} "
+        own = f"'ANY {(opened.key.host or b'').decode()}{shut.key.path}'"
+        at.field("routes", shut.name).warning(
+            f"{host}{listed(methods)} of this path go to '{opened.name}', which is open and calls the same service; "
+            f"if that is not meant, shut them with a route {own}"
+        )
 
 
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:

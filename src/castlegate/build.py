@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
@@ -29,7 +30,7 @@ from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Means
-from castlegate.message import Budget, Caller, Handler, ReplyMode, stack
+from castlegate.message import Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
@@ -43,12 +44,12 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.schemes.api_keys import KeysScheme
 from castlegate.schemes.authorizer import AuthorizerScheme
 from castlegate.schemes.certificate import CertificateScheme
 from castlegate.schemes.introspection import IntrospectionScheme
 from castlegate.schemes.issued import IssuedTokens
 from castlegate.schemes.jwt import JwtScheme
-from castlegate.schemes.keys import KeysScheme
 from castlegate.schemes.scheme import Scheme
 from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
@@ -157,10 +158,10 @@ class Generation:
             budget=self._budget,
             folder=folder,
             workers=workers,
-            counts=counts or Counts(Layout(self.document.limits.keys, 1), registry=registry),
-            limits=self.document.limits,
+            counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
+            limit_store=self.document.limit_store,
             caller=lambda call: self._caller(call, "last"),
-            fetcher=lambda name, origin, tls: HttpFetcher(name, origin, tls, timer, registry, folder),
+            fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
             own=None if self._issuer is None else self._issuer.tokens,
         )
         self.told_names = self.document.told_names()
@@ -308,6 +309,7 @@ class Generation:
             takes_options=key.method == b"OPTIONS" or forwards_options,
             preflight=preflight,
             dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, (Secure, CorsPolicy))],
+            asks=_asked(settings),
         )
         return key, route
 
@@ -432,3 +434,9 @@ def forget_unused(generations: Sequence[Generation]) -> None:
     """Have what these share forget what none of them uses, such as topics of routes that are gone."""
     for engine in {each.engine for each in generations if each.engine is not None}:
         engine.keep(frozenset().union(*[each.topics() for each in generations if each.engine is engine]))
+
+
+def _asked(settings: RouteSettings) -> bytes:
+    """What a route asks of callers, to be compared; nothing of one that is open to everyone."""
+    asked = (settings.schemes, settings.scopes, settings.claims, settings.policies, settings.addresses)
+    return msgspec.msgpack.encode(asked) if any(asked) else b""

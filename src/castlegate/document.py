@@ -41,13 +41,13 @@ from castlegate.policies.origin import OriginSettings
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey
+from castlegate.schemes.api_keys import Keys
 from castlegate.schemes.authorizer import Authorizer
 from castlegate.schemes.carrier import Carrier
 from castlegate.schemes.certificate import ClientCertificate
 from castlegate.schemes.introspection import Introspection
 from castlegate.schemes.issued import Issued
 from castlegate.schemes.jwt import Jwt
-from castlegate.schemes.keys import Keys
 from castlegate.stores.settings import LimitStore
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
@@ -290,7 +290,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     state: str | None = None
     """A folder of this instance alone, for what must outlive a restart: what is used of quotas, written every second in
     the background and when the gateway stops, so that a crash forgets a second at most. Only a restart changes it."""
-    limits: LimitStore = LimitStore()
+    limit_store: LimitStore = LimitStore()
     """Where limits are counted."""
     auth: dict[str, Scheme] = {}
     """The ways in which callers prove who they are, by the names that routes say."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from castlegate.message import Headers
+from castlegate.config.report import DocumentPath
+from castlegate.headers import Headers
 from castlegate.wire.service_tls import ServiceTls
 
 
@@ -31,8 +32,8 @@ class Fetcher(Protocol):
         """Begin."""
 
     async def stop(self) -> None:
-        """Close its connections."""
+        """Close its connections, and end what it runs."""
 
 
-MakeFetcher = Callable[[str, str, ServiceTls], Fetcher]
-"""Of a name for metrics, an origin such as `https://idp.example.com`, and how it is trusted."""
+MakeFetcher = Callable[[str, str, ServiceTls, DocumentPath], Fetcher]
+"""Of a name for metrics, an origin such as `https://idp.example.com`, how it is trusted, and where that is said."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from castlegate.body import Budget
 from castlegate.fetching import MakeFetcher
-from castlegate.message import Budget, Caller
+from castlegate.message import Caller
 from castlegate.resources import Resources
 from castlegate.stores.counts import Counts
 from castlegate.stores.settings import LimitStore
@@ -38,7 +39,7 @@ class Means(NamedTuple):
     """Among how many the instance's figures are divided, where they are."""
     counts: Counts
     """What limits count, with all workers."""
-    limits: LimitStore
+    limit_store: LimitStore
     """Where else they count."""
     caller: Callable[[str], Caller]
     """Of `service` or `service.operation`, inside the service's guards."""

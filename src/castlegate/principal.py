@@ -21,4 +21,4 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     credential: str = ""
     """Names what it was proven with (the id of a token, of a key, a certificate's fingerprint); never a secret."""
     expires: float = math.inf
-    """Unix time at which the credential ends."""
+    """Unix time from which on it is not believed: the end of the credential, later by how much clocks may differ."""

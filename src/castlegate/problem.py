@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from castlegate.errors import GatewayError
-from castlegate.message import Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
 
 _ENCODE = msgspec.json.Encoder().encode
 

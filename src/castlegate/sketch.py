@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from castlegate.errors import RequestRefused
-from castlegate.message import Guard, Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Guard, Request
 from castlegate.principal import Principal
 
 _STAND_IN = re.compile(r"zQ([0-9]+)Qz")

@@ -26,4 +26,5 @@ def test_there_are_snippets() -> None:
 def test_a_snippet_is_a_configuration(snippet: str, tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(snippet)
+    (tmp_path / "partners.keys").touch()  # which the guide has the reader make
     assert load(path, {"IDP_SECRET": "correct-horse-battery"}).document.routes

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from castlegate.errors import CallFailed
-from castlegate.message import Call, Headers, Pairs, Reply, Request
+from castlegate.headers import Headers, Pairs
+from castlegate.message import Call, Reply, Request
 from castlegate.telemetry.exposition import render
 from castlegate.telemetry.metrics import Registry
 from castlegate.telemetry.trace import Trace

@@ -20,8 +20,9 @@ from tests.testbeds.services import Service, start_nest
 from tests.testbeds.topics import create_topics
 from tests.testbeds.wire import Client
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed, Kinds
-from castlegate.message import Body, Reply
+from castlegate.message import Reply
 from castlegate.upstreams.kafka.settings import KafkaService
 
 ROUTES = """

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -124,3 +125,33 @@ def operators(gateway: Gateway, token: str | None) -> int:
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+
+
+def test_what_two_configurations_share_is_ended_once(tmp_path: Path, origin: Origin) -> None:
+    """A request of the one before is still in flight when it stops."""
+    go_on = threading.Event()
+
+    def late(connection: socket.socket, _request: bytes) -> bool:
+        go_on.wait(10)
+        connection.sendall(OK)
+        return True
+
+    origin.script = late
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", tmp_path / "tokens.pem"], check=True)
+    (tmp_path / "tokens.pem").chmod(0o600)
+    issuer = """
+issuer: {url: "http://h", keys: [tokens.pem], login: {call: origin, post: /check}, state: {file: tokens.db}}
+auth: {ours: {issuer: true}}
+"""
+    gateway = Gateway(tmp_path, issuer + config(origin, "10s"))
+    with Client(gateway.port) as client:
+        client.send(GET)
+        gateway.program.wait_until(lambda: bool(origin.seen), "the request to arrive")
+        gateway.rewrite(issuer + config(origin, "9s"))
+        gateway.program.send_signal(signal.SIGHUP)
+        gateway.program.wait_until(lambda: gateway.metrics()["castlegate_config_version"] == 2, "the reload")
+        gateway.program.send_signal(signal.SIGTERM)
+        go_on.set()
+        assert client.read_answer()[0] == 200
+    assert gateway.program.wait(10) == 0
+    assert not [line for line in gateway.program.lines if "ERROR" in line or "Traceback" in line]

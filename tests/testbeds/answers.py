@@ -7,8 +7,10 @@ from typing import NamedTuple
 from tests.kafka.calls import make_request
 from tests.testbeds.edge import MemoryTransport
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed
-from castlegate.message import Body, Call, Headers, Reply
+from castlegate.headers import Headers
+from castlegate.message import Call, Reply
 from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from castlegate.body import Budget
 from castlegate.config.report import Report
 from castlegate.edge.connection import ClientConnection
 from castlegate.edge.listener import Listener
 from castlegate.edge.settings import Listen
 from castlegate.errors import GatewayError
-from castlegate.message import Budget, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
 from castlegate.problem import problem
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router

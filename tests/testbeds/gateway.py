@@ -13,7 +13,7 @@ from typing import Any, Self
 from tests.testbeds.processes import Program
 from tests.testbeds.schema import assert_in_schema
 
-_LISTENS = r"listens on https?://[0-9.]+:(\d+) .* on http://[0-9.]+:(\d+)"
+_LISTENS = r"listens on https?://(?:[0-9.]+|\[[0-9a-f:]+\]):(\d+) .* on http://[0-9.]+:(\d+)"
 
 
 class Gateway:

@@ -63,7 +63,7 @@ class Load:
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(self._patience_s):
-                reader, writer = self._idle.pop() if self._idle else await self._connect()
+                reader, writer = self._take_idle() or await self._connect()
                 writer.write(head.encode() + data)
                 status, answered, content = await _read(reader)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
@@ -75,6 +75,15 @@ class Load:
         else:
             self._idle.append((reader, writer))
         return Seen(identity, began, time.monotonic(), status, _outcome(status, answered, content), answered, content)
+
+    def _take_idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """One that the gateway has not closed since, having heard nothing on it for its idle timeout."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof() and not writer.is_closing():
+                return reader, writer
+            writer.close()
+        return None
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._port)

@@ -22,7 +22,6 @@ auth:
       url: https://localhost:{idp}/introspect?v=1
       client: "gate way"
       secret: "s3cret+/%"
-      tls: {{ca: authority.pem}}
       timeout: 2s
 {more}
 services: {{origin: {{http: ["http://127.0.0.1:{port}"]}}}}
@@ -83,7 +82,8 @@ def start(tmp_path: Path, origin: Origin, idp: Idp) -> Iterator[Start]:
     running: list[Gateway] = []
 
     def start(*more: str) -> Gateway:
-        lines = "\n".join(f"      {each}" for each in more)
+        tls = [] if any(each.startswith("tls:") for each in more) else ["tls: {ca: authority.pem}"]
+        lines = "\n".join(f"      {each}" for each in [*tls, *more])
         running.append(Gateway(tmp_path, CONFIG.format(idp=idp.origin.port, port=origin.port, more=lines)))
         return running[-1]
 
@@ -111,6 +111,17 @@ def test_an_active_token_is_whose_the_server_says_and_is_asked_about_once(
     assert head.startswith(b"POST /introspect?v=1 HTTP/1.1\r\n")
     basic = base64.b64encode(b"gate+way:s3cret%2B%2F%25")
     assert b"\r\nauthorization: Basic " + basic + b"\r\n" in head
+
+
+def test_authorities_are_replaced_without_a_restart(start: Start, idp: Idp, tmp_path: Path) -> None:
+    idp.tokens["good"] = {"active": True, "sub": "ann"}
+    new = Authority(tmp_path, "new")
+    idp.origin.tls = serving(new.issue("localhost"))
+    gateway = start("tls: {ca: authority.pem, watch: 100ms}")
+    assert ask(gateway, "good")[0] == 503
+    new.file.replace(tmp_path / "authority.pem")
+    gateway.program.wait_for_line("new certificates of 'auth.opaque.introspection.tls' are used")
+    assert ask(gateway, "good")[0] == 200
 
 
 def test_the_secret_may_go_in_the_form(start: Start, idp: Idp) -> None:

@@ -1,13 +1,17 @@
 """Tokens through the real gateway: when they are good, and the life of the keys that say so."""
 
 import json
+import re
 import signal
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.testbeds.certificates import Authority, serving
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.key_server import KeyServer
@@ -104,6 +108,21 @@ def test_a3_clocks_may_differ_by_a_minute(start: Start, origin: Origin, provider
     gateway = start(config(origin, by_jwks(provider)))
     for claim, seconds, wanted in (("exp", -61, 401), ("exp", -58, 200), ("nbf", 58, 200), ("nbf", 62, 401)):
         assert status(gateway, ONE.token(**{claim: int(time.time()) + seconds})) == wanted, (claim, seconds)
+
+
+def test_what_services_are_told_holds_for_as_long_as_the_token_is_believed(
+    tmp_path: Path, start: Start, origin: Origin, provider: KeyServer
+) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    file = tmp_path / "identity.pem"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    gateway = start(config(origin, by_jwks(provider), f"identity: {{token: {{key: {file}}}}}"))
+    ended = int(time.time()) - 10
+    assert status(gateway, ONE.token(exp=ended)) == 200
+    found = re.search(rb"x-identity-token: [^.]+\.([^.]+)\.", origin.seen[0])
+    assert found is not None
+    claims = json.loads(urlsafe_b64decode(found[1] + b"=="))
+    assert time.time() < claims["exp"] <= time.time() + 30
 
 
 def test_a_remembered_token_ends_with_its_time(start: Start, origin: Origin, provider: KeyServer) -> None:
@@ -413,6 +432,20 @@ def test_keys_come_over_tls_from_who_can_prove_who_it_is(
     gateway.program.wait_for_line("issuer distrusted: its keys cannot be fetched")
     assert ask(gateway, ONE.token(iss="distrusted"), "/1")[0] == 503
     assert provider.fetches == 1
+
+
+def test_authorities_are_replaced_without_a_restart(
+    tmp_path: Path, start: Start, origin: Origin, provider: KeyServer
+) -> None:
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    provider.tls = serving(new.issue("idp", hosts=("localhost",)))
+    url = f"https://localhost:{provider.port}/jwks"
+    gateway = start(config(origin, f'jwks: "{url}", fetch: {{tls: {{ca: {old.file}, watch: 100ms}}}}'))
+    gateway.program.wait_for_line("WARNING castlegate.services: auth.idp.jwt.fetch.tls: no TLS with localhost:")
+    assert ask(gateway, ONE.token())[0] == 503
+    new.file.replace(old.file)
+    gateway.program.wait_for_line("new certificates of 'auth.idp.jwt.fetch.tls' are used")
+    wait_for(gateway, ONE.token(), 200, 10)
 
 
 def test_keys_are_where_the_issuer_says(start: Start, origin: Origin, provider: KeyServer) -> None:

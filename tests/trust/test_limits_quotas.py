@@ -1,5 +1,6 @@
 """Quotas: of the calendar's days and months, kept over restarts and crashes."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import Client, Origin
 
@@ -30,7 +32,7 @@ def test_a_quota_outlives_a_restart(tmp_path: Path, origin: Origin) -> None:
     assert statuses(gateway, 8) == [200] * 8
     assert gateway.stop() == 0
     # With another number of places, and a larger quota.
-    more = "state: state\nlimits: {keys: 50}"
+    more = "state: state\nlimit_store: {entries: 50}"
     gateway = Gateway(tmp_path, config(origin, "{daily: 11, per: address}", more))
     assert statuses(gateway, 4) == [200, 200, 200, 429]
     assert gateway.stop() == 0
@@ -109,3 +111,16 @@ def test_a_file_that_is_no_ledger_is_not_written_over(tmp_path: Path, origin: Or
     refused = start(tmp_path)
     assert refused.returncode == 1
     assert "quotas.sqlite cannot be used: file is not a database" in refused.stderr
+
+
+@pytest.mark.parametrize("change", ["UPDATE secret SET value = 'text'", "UPDATE quotas SET used = 'many'"])
+def test_a_ledger_of_somebody_else_is_refused(tmp_path: Path, origin: Origin, change: str) -> None:
+    gateway = Gateway(tmp_path, config(origin))
+    assert statuses(gateway, 1) == [200]
+    gateway.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "quotas.sqlite")) as ledger:
+        ledger.execute(change)
+        ledger.commit()
+    refused = start(tmp_path)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith("quotas.sqlite cannot be used: it holds something else than quotas\n")

@@ -10,6 +10,7 @@ import pytest
 from tests.testbeds.certificates import Authority
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.redis import RedisServer
+from tests.testbeds.relay import Relay
 from tests.testbeds.wire import Client, Origin
 
 PASSWORD = "hunter2-hunter2"
@@ -34,7 +35,7 @@ def start(tmp_path: Path, origin: Origin) -> Iterator[Start]:
         folder.mkdir()
         text = f"""
 {more}
-limits: {{store: redis, {store}}}
+limit_store: {{store: redis, {store}}}
 services: {{origin: {{http: ["http://127.0.0.1:{origin.port}"]}}}}
 defaults: {{public: true}}
 routes: {{GET /x: {{call: origin, {route}}}}}
@@ -98,7 +99,10 @@ def test_quotas_and_rates_are_counted_by_all_or_by_none(redis: RedisServer, star
 def test_who_waits_as_long_as_told_is_admitted(redis: RedisServer, start: Start) -> None:
     gateway = start(f'url: "{redis.url}", timeout: 5s', "limit: {rate: 1/s, burst: 1}")
     up(gateway)
-    assert statuses(gateway, 2) == [200, 429]
+    found = statuses(gateway, 2)
+    while found[-1] == 200 and len(found) < 100:  # on a busy machine the second may be due when it comes
+        found += statuses(gateway, 1)
+    assert found[-1] == 429
     time.sleep(1)
     assert statuses(gateway, 1) == [200]
 
@@ -161,6 +165,32 @@ def test_one_that_does_not_answer_holds_up_no_more_than_the_first(redis: RedisSe
     assert statuses(gateway, 1) == [200]
 
 
+def test_one_that_is_slow_holds_up_nobody_for_longer_than_the_timeout(redis: RedisServer, start: Start) -> None:
+    with Relay(redis.port) as relay:
+        url = f'url: "redis://127.0.0.1:{relay.port}", connections: 1'
+        gateway = start(f"{url}, lost: refuse, timeout: 900ms")
+        up(gateway)
+        relay.delay_s = 0.3  # each way: in time for one, too late for who waits for it to come back
+        with Client(gateway.port) as first, Client(gateway.port) as second:
+            first.send(GET)
+            time.sleep(0.05)
+            began = time.monotonic()
+            second.send(GET)
+            assert first.read_answer()[0] == 200
+            assert second.read_answer()[0] == 503
+            assert 0.85 <= time.monotonic() - began < 1.1
+        relay.delay_s = 0.0
+        gateway.program.wait_until(lambda: statuses(gateway) == [200], "Redis to be quick again")
+        assert gateway.metrics()["castlegate_limit_store_failures_total"] == 0
+        # With the route's own timeout, which is shorter.
+        gateway = start(f"{url}, lost: refuse, timeout: 900ms", "timeout: 200ms, limit: 50/h")
+        up(gateway)
+        relay.delay_s = 0.3
+        began = time.monotonic()
+        assert statuses(gateway) == [503]
+        assert time.monotonic() - began < 0.5
+
+
 def test_a_redis_that_is_not_there_yet_is_found_when_it_is(redis: RedisServer, start: Start, tmp_path: Path) -> None:
     redis.kill()
     gateway = start(f'url: "{redis.url}", lost: refuse')
@@ -183,3 +213,23 @@ def test_password_and_tls_and_no_word_of_them(start: Start, tmp_path: Path) -> N
         untrusted.program.wait_for_line("Redis is lost for limits.*[Cc]ertificate")
         for gateway in (right, wrong, untrusted):
             assert not any(PASSWORD in line for line in gateway.program.lines)
+
+
+def test_one_that_takes_nothing_is_lost_until_it_does(redis: RedisServer, start: Start) -> None:
+    gateway = start(f"url: '{redis.url}', lost: refuse")
+    up(gateway)
+    command(redis, "CONFIG SET maxmemory 1")
+    assert statuses(gateway) == [503]
+    failures = "castlegate_limit_store_failures_total"
+    gateway.program.wait_until(lambda: gateway.metrics()[failures] >= 3, "further tries")
+    assert statuses(gateway) == [503]
+    assert gateway.metrics()["castlegate_limit_store_up"] == 0
+    assert "again" not in gateway.program.tail()
+    command(redis, "CONFIG SET maxmemory 0")
+    up(gateway)
+    assert statuses(gateway) == [200]
+
+
+def command(redis: RedisServer, text: str) -> None:
+    with Client(redis.port) as client:
+        assert client.send(f"{text}\r\n".encode()).read_until(b"\r\n") == b"+OK\r\n"

@@ -1,6 +1,7 @@
 """Requests of another shape than the route says."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -37,6 +38,11 @@ routes:
         additionalProperties: false
         $defs: {{size: {{type: integer, exclusiveMinimum: 0}}}}
   POST /deep: {{call: origin, validate: {{depth: 3}}}}
+  POST /trees:
+    call: origin
+    limits: {{body: 2MiB}}
+    validate:
+      body: {{$ref: "#/$defs/tree", $defs: {{tree: {{anyOf: [{{type: string}}, {{type: array, items: {{$ref: "#/$defs/tree"}}}}]}}}}}}
 """)
 
 
@@ -91,3 +97,20 @@ def test_depth_alone_concerns_json_only(gateway: Gateway) -> None:
     assert post(gateway, "/deep", b"[[[[]]]]")[0] == 400
     assert post(gateway, "/deep", b"[[[[]]]]", "text/plain")[0] == 200
     assert post(gateway, "/deep", b"")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'"' + b'\\"' * 500_000, id="a text that does not end"),
+        pytest.param(b"[" + b"1," * 500_000 + b"1]", id="half a million mistakes"),
+        pytest.param(b"[[[" + b"1," * 500_000 + b"1]]]", id="mistakes within alternatives"),
+    ],
+)
+def test_a_large_body_without_the_shape_holds_nobody_up(gateway: Gateway, behind: Origin, body: bytes) -> None:
+    began = time.monotonic()
+    status, problem = post(gateway, "/trees", body)
+    assert status == 400
+    assert len(problem.get("errors", ())) <= 1
+    assert time.monotonic() - began < 2
+    assert behind.seen == []

@@ -182,3 +182,20 @@ def test_nothing_that_can_be_written_crashes_it(document: dict[str, object], rou
     assert read_document is not None
     validate(read_document, report.place())
     assert all(mistake.position is not None and mistake.text for mistake in report.mistakes)
+
+
+def test_a_policy_that_asks_who_calls_is_warned_of_where_nobody_knows_it(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("""
+services: {users: {http: [http://users:8000]}}
+auth: {keys: {keys: some.keys}}
+policies: {own: principal.subject == 'ann', any: "principal == null || principal.subject == 'ann'", get: method == 'GET'}
+defaults: {auth: keys, policy: [own, any, get]}
+routes:
+  GET /mine: {call: users}
+  GET /open: {call: users, public: true}
+  GET /none: {call: users, public: true, policy: []}
+""")
+    path.with_name("some.keys").touch()
+    (warning,) = load(path).report.warnings
+    assert "8:3: route 'GET /open': the policy 'own' asks who calls, which nobody knows on this route" in str(warning)

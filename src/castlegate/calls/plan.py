@@ -6,12 +6,14 @@ from typing import Any
 
 import msgspec
 
+from castlegate.body import Body
 from castlegate.calls.settings import CallSettings
 from castlegate.config.references import NO_PARTS, Scope
 from castlegate.config.report import Place
 from castlegate.config.templates import JsonTemplate, Sink, TextTemplate, compile_json, compile_text
 from castlegate.config.units import write_seconds
-from castlegate.message import Body, Call, Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Call, Request
 from castlegate.sketch import Description, Sketch
 
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2

@@ -335,15 +335,24 @@ def dig(value: Any, steps: list[str]) -> Any:
 
 @lru_cache(maxsize=16)  # the references of one request ask one after another
 def query_parameters(query: bytes) -> dict[str, list[str]]:
-    """Every parameter and its values, decoded once. Shared: not to be changed."""
+    """Every parameter of a query and its values, decoded once. Shared: not to be changed."""
+    return _parameters(query, "query")
+
+
+def form_parameters(form: bytes) -> dict[str, list[str]]:
+    """The same of a form. Nothing is remembered of it: forms bring credentials."""
+    return _parameters(form, "form")
+
+
+def _parameters(text: bytes, what: str) -> dict[str, list[str]]:
     parameters: dict[str, list[str]] = {}
     try:
-        for pair in query.split(b"&"):
+        for pair in text.split(b"&"):
             if pair:
                 name, _, value = pair.replace(b"+", b" ").partition(b"=")
                 parameters.setdefault(_decode(name), []).append(_decode(value))
     except UnicodeDecodeError as error:
-        raise RequestRefused(Kinds.BAD_INPUT, "The query is not UTF-8.") from error
+        raise RequestRefused(Kinds.BAD_INPUT, f"The {what} is not UTF-8.") from error
     return parameters
 
 

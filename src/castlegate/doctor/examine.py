@@ -177,7 +177,7 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
         routes.setdefault(topic, []).append(name)
     needs = [Need(topic, tuple(names), written=True) for topic, names in routes.items()]
     settings = engine.settings
-    for box in engine.mailboxes.values():
+    for box in engine.places.mailboxes.values():
         topics = [box.topic]
         alone = box.owned is not None and box.topic != settings.inbox
         if alone:  # which of them is used depends on the instance

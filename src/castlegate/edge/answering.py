@@ -16,9 +16,10 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING
 
+from castlegate.body import Body
 from castlegate.edge.exchange import WITHOUT_BODY, Exchange
 from castlegate.errors import GatewayError, Kinds, RequestRefused
-from castlegate.message import Body, Response
+from castlegate.message import Response
 from castlegate.problem import problem
 from castlegate.waiting import DirectTask, Waiter
 from castlegate.wire.fields import LAST_CHUNK, encode_chunk

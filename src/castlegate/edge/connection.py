@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from castlegate.edge.answering import Answerer
 from castlegate.edge.exchange import Exchange
+from castlegate.edge.forwarded import HIDDEN
 from castlegate.edge.receiving import Receiver
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.wire.untaken import untaken
@@ -59,7 +60,8 @@ class ClientConnection(asyncio.Protocol):
         """A client has connected."""
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else "unknown"
+        # A socket of IPv6 that takes clients of IPv4 too has them mapped: they are the same clients.
+        self.peer = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else HIDDEN
         self.certificate = transport.get_extra_info("peercert")
         listener = self._listener
         if len(listener.connections) >= listener.max_connections:

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from castlegate.body import Body
 from castlegate.edge.framing import Fields
 from castlegate.errors import GatewayError
-from castlegate.message import Body, Ended, Handler, Request, Response
+from castlegate.message import Ended, Handler, Request, Response
 from castlegate.routing.route import Route
 from castlegate.wire.fields import STATUS_LINES
 

@@ -6,10 +6,14 @@ What a client says of itself is dropped unless it connects from a trusted proxy;
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
+HIDDEN = "unknown"  # an address that a proxy does not tell (RFC 7239 §6)
 _LONGEST_REMEMBERED = 256  # bytes of a `Via`
+# With or without a port, which some proxies add: `192.0.2.1:80`, `[2001:db8::1]:80`.
+_NODE = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}|[0-9A-Fa-f:.]+")
 
 
 class Forwarding:
@@ -35,10 +39,9 @@ class Forwarding:
             return peer
         client = peer
         for hop in reversed([part.strip() for part in chain.decode("latin-1").split(",")]):
-            try:
-                client = str(ip_address(hop.strip("[]")))
-            except ValueError:
-                break
+            if not hop:
+                continue
+            client = _address(hop)
             if not self.trusts(client):
                 break
         return client
@@ -59,6 +62,16 @@ class Forwarding:
                 fields[name] = read[name] + b", " + fields[name]
         said = {name: read[name] for name in read if name.startswith(b"x-forwarded-") and name != b"x-forwarded-for"}
         return b"\r\n".join([b"%b: %b" % pair for pair in (fields | said | {b"via": own_via}).items()])
+
+
+def _address(hop: str) -> str:
+    """Of whom a proxy speaks. Where it does not say, nobody's: its own would let whoever it hides pass for it."""
+    node = _NODE.fullmatch(hop)
+    try:
+        address = ip_address("" if node is None else node[1] or node[2] or hop)
+    except ValueError:
+        return HIDDEN
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _lines(peer: str, scheme: bytes, host: bytes, via: bytes) -> bytes:

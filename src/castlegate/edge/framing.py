@@ -16,7 +16,7 @@ import httptools
 
 from castlegate.config.fields import ends_at_gateway, spelling
 from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Headers
+from castlegate.headers import Headers
 from castlegate.routing.template import ANY, METHODS
 from castlegate.telemetry.access_log import json_text
 from castlegate.wire.fields import FieldReader, Malformed, without_named

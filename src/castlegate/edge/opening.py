@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from castlegate.edge.exchange import Exchange
 from castlegate.edge.framing import Fields, locate
 from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 from castlegate.routing.decision import decide
 from castlegate.telemetry.trace import acceptable_request_id, continue_trace
 

@@ -13,10 +13,10 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from castlegate.body import Body
 from castlegate.edge.framing import Fields
 from castlegate.edge.opening import open_exchange, open_refusal
 from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Body
 from castlegate.wire.chunked import ChunkedDecoder
 from castlegate.wire.fields import Malformed
 
@@ -253,7 +253,7 @@ class Receiver:
         if exchange is self._connection.answerer.current and not exchange.sent:
             self._connection.transport.write(_CONTINUE)
 
-    # A body's source (message.BodySource).
+    # A body's source (body.BodySource).
 
     def pause_body(self) -> None:
         """Its reader is slow: that is not the client's fault."""

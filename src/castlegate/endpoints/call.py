@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan, FieldRules
 from castlegate.calls.settings import CallSettings
 from castlegate.config.references import Scope
 from castlegate.config.report import Place
 from castlegate.endpoints.settings import RouteLimits
 from castlegate.errors import GatewayError
-from castlegate.message import Budget, Caller, Handler, Request, Response
+from castlegate.message import Caller, Handler, Request, Response
 from castlegate.problem import problem
 
 _UNKNOWN = 2**63  # bytes of a body that comes in chunks

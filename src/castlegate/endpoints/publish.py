@@ -7,13 +7,15 @@ from typing import Any, Protocol
 
 import msgspec
 
+from castlegate.body import Budget
 from castlegate.calls.plan import FieldRules
 from castlegate.calls.settings import HeaderRules
 from castlegate.config.references import NO_PARTS, Scope
 from castlegate.config.report import Place
 from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.errors import GatewayError
-from castlegate.message import Budget, Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.problem import problem
 from castlegate.sketch import Description, Record, Sketch
 

@@ -114,14 +114,18 @@ class Checked(NamedTuple):
     leaves: list[Leaf]
     constants: list[Constant]
     iterates: bool
-    """Whether it goes through lists or maps."""
+    """Whether it goes through lists or maps,"""
+    builds: bool
+    """and makes lists of them: `map`, `filter`."""
+    matches: bool
+    """Whether it compares text with patterns."""
 
 
 def check(node: Node, text: str, facts: Facts) -> Checked:
     """Of a whole expression. Raises `Unreadable`."""
     checker = _Checker(text, facts)
     kind = checker.kind(node)
-    return Checked(kind, checker.leaves, checker.constants, checker.iterates)
+    return Checked(kind, checker.leaves, checker.constants, checker.iterates, checker.builds, checker.matches)
 
 
 class _Path(NamedTuple):
@@ -139,7 +143,7 @@ class _Checker:
         self._bound: dict[str, Kind] = {}  # variables of the macro around
         self.leaves: list[Leaf] = []
         self.constants: list[Constant] = []
-        self.iterates = False
+        self.iterates = self.builds = self.matches = False
 
     def kind(self, node: Node) -> Kind:
         if isinstance(node, Literal):
@@ -340,6 +344,7 @@ class _Checker:
                 raise Unreadable(argument.start, "the pattern must be a text as it stands, so that it can be checked")
             if self._bound:
                 raise Unreadable(node.at, "'matches' cannot stand inside of all, exists, filter or map")
+            self.matches = True
             self.constants.append(Constant(argument.start, f"''.matches({self._text[argument.start : argument.end]})"))
         elif node.name in _CONVERTING and constant:
             self.constants.append(Constant(node.start, self._text[node.start : node.end]))
@@ -373,6 +378,7 @@ class _Checker:
             raise Unreadable(node.at, f"'{node.name}' goes through lists and maps, not through {kind}")
         item = STRING if kind.name == "map" else kind.item or DYN
         self.iterates = True
+        self.builds = self.builds or node.name in ("map", "filter")
         self._bound = {variable.name: item}
         *conditions, last = node.arguments[1:]
         for condition in conditions:

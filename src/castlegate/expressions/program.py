@@ -1,7 +1,9 @@
 """Conditions in CEL: read, checked and compiled at load; evaluated with what they ask of a request, and nothing else.
 
 Evaluation is bounded: an expression has at most `LONGEST` characters, goes through lists only one at a time, compiles
-patterns only outside of that, and where it goes through any, what it is given holds at most `MOST_VALUES` values.
+patterns only outside of that, and where it goes through any, what it is given holds at most `MOST_VALUES` values;
+`MOST_BUILT` where it makes a list of them, which the library copies for each. Text that is compared with patterns,
+which takes time by the product of both, has at most `LONGEST_MATCHED` characters.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from castlegate.expressions.syntax import Node, Unreadable, conjuncts, parse
 
 LONGEST = 4096  # characters
 MOST_VALUES = 1000
+MOST_BUILT = 100
+LONGEST_MATCHED = 4096
 
 
 class Undecided(Exception):
@@ -25,13 +29,14 @@ class Undecided(Exception):
 class Condition:
     """An expression that is true or false."""
 
-    __slots__ = ("_execute", "_facts", "_iterates", "_leaves", "_node", "text")
+    __slots__ = ("_execute", "_facts", "_leaves", "_matches", "_most", "_node", "text")
 
     def __init__(self, text: str, node: Node, checked: Checked, facts: Facts) -> None:
         self.text = text
         self._node = node
         self._facts = facts
-        self._iterates = checked.iterates
+        self._most = MOST_BUILT if checked.builds else MOST_VALUES if checked.iterates else None
+        self._matches = checked.matches
         source, self._leaves = _with_names(text, checked)
         self._execute = _compile(source)
 
@@ -45,8 +50,10 @@ class Condition:
                     values[name] = value
         except RecursionError as error:
             raise Undecided("a value is nested too deeply") from error
-        if self._iterates and not _is_small(values):
-            raise Undecided(f"it would go through more than {MOST_VALUES} values")
+        if self._most is not None and not _is_small(values, self._most):
+            raise Undecided(f"it would go through more than {self._most} values")
+        if self._matches and not _is_short(values):
+            raise Undecided(f"a text is longer than {LONGEST_MATCHED} characters, too long for patterns")
         try:
             found = self._execute(values)
         except (KeyboardInterrupt, SystemExit):
@@ -110,8 +117,19 @@ def _compile(source: str) -> Callable[[dict[str, Any]], Any]:
     return cel.compile(source).execute
 
 
-def _is_small(values: dict[str, Any]) -> bool:
-    left = MOST_VALUES
+def _is_short(values: dict[str, Any]) -> bool:
+    waiting: list[Any] = list(values.values())
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and len(value) > LONGEST_MATCHED:
+            return False
+        if isinstance(value, (dict, list)):
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+    return True
+
+
+def _is_small(values: dict[str, Any], most: int) -> bool:
+    left = most
     waiting: list[Any] = list(values.values())
     while waiting:
         value = waiting.pop()

@@ -26,8 +26,10 @@ from castlegate.config.templates import Sink, TextTemplate, compile_text
 from castlegate.config.units import Seconds, TemplateText, write_seconds
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.guards.signing import Sign, Unusable, check_key, signer
-from castlegate.message import Call, Caller, Headers, Reply, Request
+from castlegate.headers import Headers
+from castlegate.message import Call, Caller, Reply, Request
 from castlegate.principal import Principal
+from castlegate.rules.remembered import Remembered
 from castlegate.sketch import Description, Sketch
 
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -143,7 +145,9 @@ class Identify:
         self._service = service
         self._sign = sign
         self._copied = tuple(name.lower().encode() for name in settings.names) if copies else ()
-        self._told: dict[int, _Told] = {}  # by the identity of the principal, which is kept alive by it
+        self._told: Remembered[int, _Told] = Remembered(
+            _MOST
+        )  # by the identity of the principal, which is kept alive by it
 
     def describe(self, sketch: Sketch) -> Description:
         """What is told of the caller."""
@@ -194,9 +198,8 @@ class Identify:
             until = min(now + self._token.ttl / 2, principal.expires)
             claims = self._claims(self._token, principal, now)
             lines.append(_line(self._token.header.lower(), self._sign(claims)))
-        if len(self._told) >= _MOST:
-            self._told.clear()
-        told = self._told[id(principal)] = _Told(principal, lines, until)
+        told = _Told(principal, lines, until)
+        self._told.put(id(principal), told)
         return told
 
     def _fields(self, request: Request) -> list[bytes]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from castlegate.config.references import query_parameters
+from castlegate.config.references import form_parameters
 from castlegate.errors import CallFailed, GatewayError, Kinds, RequestRefused
-from castlegate.issuer.families import Token, read_token
+from castlegate.headers import Headers
+from castlegate.issuer.families import RefreshToken, read_token
 from castlegate.issuer.settings import RefreshTokens
-from castlegate.message import Headers, Request, Response
+from castlegate.message import Request, Response
 from castlegate.problem import problem
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -52,7 +53,7 @@ def failure(error: GatewayError, request: Request) -> Response:
     return response
 
 
-class Carrier:
+class RefreshTransport:
     """How refresh tokens travel: in the body or in a cookie."""
 
     def __init__(self, settings: RefreshTokens, path: str) -> None:
@@ -60,7 +61,7 @@ class Carrier:
         self._name = settings.cookie.encode()
         self._attributes = f"; Path={path}; HttpOnly; Secure; SameSite=Strict".encode()
 
-    def find(self, request: Request) -> Token | None:
+    def find(self, request: Request) -> RefreshToken | None:
         """The token of a request whose body is there; None if what it has is none. Raises `RequestRefused` where it
         has nothing.
         """
@@ -69,7 +70,7 @@ class Carrier:
             raise RequestRefused(Kinds.BAD_INPUT, "There is no refresh token in the request.")
         return read_token(text)
 
-    def answer(self, document: dict[str, Any], token: Token, lasts: float) -> Response:
+    def answer(self, document: dict[str, Any], token: RefreshToken, lasts: float) -> Response:
         """Tokens for a client (RFC 6749 §5.1)."""
         fields = [_JSON, _NO_STORE]
         if self._by_cookie:
@@ -99,7 +100,7 @@ def _member(request: Request) -> str | None:
     assert isinstance(request.body, bytes), "it was collected"
     names = ("refresh_token", "token")  # RFC 6749 §6, RFC 7009 §2.1
     if kind == _FORM:
-        form = query_parameters(request.body)
+        form = form_parameters(request.body)
         if any(len(values) > 1 for values in form.values()):
             raise RequestRefused(Kinds.BAD_INPUT, "A parameter stands twice in the body.")  # RFC 6749 §3.2
         if form.get("grant_type", ["refresh_token"]) != ["refresh_token"]:

@@ -14,16 +14,18 @@ from typing import Any
 
 import msgspec
 
+from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Report
 from castlegate.config.templates import compile_json
 from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome, RequestRefused
-from castlegate.issuer.answers import Carrier, Refused, bad_credentials, failure
-from castlegate.issuer.families import Families, Granted, Token, new_token
+from castlegate.headers import Headers
+from castlegate.issuer.answers import RefreshTransport, Refused, bad_credentials, failure
+from castlegate.issuer.families import Families, Granted, RefreshToken, new_token
 from castlegate.issuer.keys import SigningKey
 from castlegate.issuer.settings import ANSWER, OURS, IssuerSettings
 from castlegate.means import OwnTokens
-from castlegate.message import Budget, Caller, Handler, Headers, Reply, Request, Response
+from castlegate.message import Caller, Handler, Reply, Request, Response
 from castlegate.sketch import Description, Sketch
 
 _LARGEST_ANSWER = 64 * 1024  # bytes, of the login's service
@@ -70,7 +72,7 @@ class Issuer:
         self._key = keys[0]
         self._families = families
         self._refresh = settings.refresh
-        self._carrier = Carrier(settings.refresh, settings.paths.cookie)
+        self._transport = RefreshTransport(settings.refresh, settings.paths.cookie)
         self._grant = {
             name: compile_json(getattr(settings.grant, name), ANSWER, Report().place())
             for name in ("subject", "scopes", "claims")
@@ -124,7 +126,7 @@ class Issuer:
         async def handle(request: Request) -> Response:
             try:
                 await request.collect(limit, budget)
-                token = self._carrier.find(request)
+                token = self._transport.find(request)
                 granted = None
                 if token is not None:
                     following = new_token(token)
@@ -132,7 +134,7 @@ class Issuer:
                 if granted is None:
                     raise Refused
             except Refused as error:
-                return self._carrier.forgetting(failure(error, request))
+                return self._transport.forgetting(failure(error, request))
             except GatewayError as error:
                 return failure(error, request)
             return self._issue(granted, following)
@@ -145,12 +147,12 @@ class Issuer:
         async def handle(request: Request) -> Response:
             try:
                 await request.collect(limit, budget)
-                token = self._carrier.find(request)
+                token = self._transport.find(request)
                 if token is not None:
                     await self._families.end(token, request.deadline)
             except GatewayError as error:
                 return failure(error, request)
-            return self._carrier.forgetting(Response(204, Headers.of([(b"cache-control", b"no-store")])))
+            return self._transport.forgetting(Response(204, Headers.of([(b"cache-control", b"no-store")])))
 
         return handle
 
@@ -240,7 +242,7 @@ class Issuer:
 
     # Tokens.
 
-    def _issue(self, granted: Granted, token: Token) -> Response:
+    def _issue(self, granted: Granted, token: RefreshToken) -> Response:
         now = time.time()
         settings = self._settings
         claims = msgspec.json.decode(granted.claims)
@@ -259,7 +261,7 @@ class Issuer:
             "expires_in": int(settings.access),
             "scope": granted.scopes,
         }
-        return self._carrier.answer(document, token, min(self._refresh.idle, granted.until - now))
+        return self._transport.answer(document, token, min(self._refresh.idle, granted.until - now))
 
 
 def _scopes(said: Any) -> str:

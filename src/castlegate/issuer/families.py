@@ -65,7 +65,7 @@ class Bounds(NamedTuple):
     grace: float
 
 
-class Token(NamedTuple):
+class RefreshToken(NamedTuple):
     """A refresh token."""
 
     text: str
@@ -75,31 +75,31 @@ class Token(NamedTuple):
     """Hash of its own."""
 
 
-def new_token(of: Token | None = None) -> Token:
+def new_token(of: RefreshToken | None = None) -> RefreshToken:
     """One of a new family, or the next of a family."""
     first = secrets.token_bytes(_SECRET) if of is None else urlsafe_b64decode(of.text + "==")[:_SECRET]
     return _token(first + secrets.token_bytes(_SECRET))
 
 
-def read_token(text: str) -> Token | None:
+def read_token(text: str) -> RefreshToken | None:
     """The token of a request; None for what is none."""
     return _token(urlsafe_b64decode(text + "==")) if _TOKEN.fullmatch(text) else None
 
 
-def _token(both: bytes) -> Token:
-    return Token(b64(both), _hash(both[:_SECRET]), _hash(both[_SECRET:]))
+def _token(both: bytes) -> RefreshToken:
+    return RefreshToken(b64(both), _hash(both[:_SECRET]), _hash(both[_SECRET:]))
 
 
 def _hash(secret: bytes) -> str:
     return b64(hashlib.sha256(secret).digest())
 
 
-def begun(granted: Granted, token: Token, now: float, bounds: Bounds) -> Family:
+def begun(granted: Granted, token: RefreshToken, now: float, bounds: Bounds) -> Family:
     """What a login begins."""
     return Family(granted, token.own, min(now + bounds.idle, granted.until), now)
 
 
-def used(family: Family, token: Token, following: Token, now: float, bounds: Bounds) -> Family:
+def used(family: Family, token: RefreshToken, following: RefreshToken, now: float, bounds: Bounds) -> Family:
     """What the family is after `token` was used for `following`."""
     # A token that comes once more within its grace does not prolong it.
     again = token.own != family.current
@@ -127,15 +127,15 @@ class Families(Protocol):
     async def check(self, deadline: float) -> None:
         """Raise if no login can begin now."""
 
-    async def begin(self, token: Token, granted: Granted, deadline: float) -> None:
+    async def begin(self, token: RefreshToken, granted: Granted, deadline: float) -> None:
         """Begin a family."""
 
-    async def use(self, token: Token, following: Token, deadline: float) -> Granted | None:
+    async def use(self, token: RefreshToken, following: RefreshToken, deadline: float) -> Granted | None:
         """Have `following` take the place of `token`; None where it was not good: then there is no such family any
         more, whoever else has a token of it.
         """
 
-    async def end(self, token: Token, deadline: float) -> None:
+    async def end(self, token: RefreshToken, deadline: float) -> None:
         """End the family, if there is one."""
 
     async def start(self) -> None:

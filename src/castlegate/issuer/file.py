@@ -6,7 +6,6 @@ All is done by one thread of each worker, a transaction at a time, and is on the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import sqlite3
@@ -19,7 +18,8 @@ from typing import TypeVar
 import msgspec
 
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.issuer.families import Bounds, Family, Granted, Token, begun, full, used
+from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, begun, full, used
+from castlegate.telemetry.stumbles import Stumbles
 
 logger = logging.getLogger("castlegate.issuer")
 
@@ -60,17 +60,17 @@ class FileFamilies:
         del deadline
         self._admit()
 
-    async def begin(self, token: Token, granted: Granted, deadline: float) -> None:
+    async def begin(self, token: RefreshToken, granted: Granted, deadline: float) -> None:
         """See `Families`."""
         del deadline  # a transaction has a bound of its own
         await self._do(lambda connection: self._begin(connection, token, granted))
 
-    async def use(self, token: Token, following: Token, deadline: float) -> Granted | None:
+    async def use(self, token: RefreshToken, following: RefreshToken, deadline: float) -> Granted | None:
         """See `Families`."""
         del deadline
         return await self._do(lambda connection: self._use(connection, token, following))
 
-    async def end(self, token: Token, deadline: float) -> None:
+    async def end(self, token: RefreshToken, deadline: float) -> None:
         """See `Families`."""
         del deadline
         await self._do(lambda connection: _delete(connection, token))
@@ -87,9 +87,14 @@ class FileFamilies:
         self._thread.shutdown(wait=False)
 
     async def _sweep(self) -> None:
+        stumbles = Stumbles(logger, "deleting logins that have ended")
         while True:
-            with contextlib.suppress(CallFailed):  # whoever needs the file is told
+            try:
                 await self._do(_delete_expired)
+            except CallFailed:
+                pass  # whoever needs the file is told
+            except Exception as error:  # noqa: BLE001 - logged
+                stumbles.tell(error)
             await asyncio.sleep(_SWEEP_S)
 
     async def _do(self, work: Callable[[sqlite3.Connection], R]) -> R:
@@ -138,14 +143,14 @@ class FileFamilies:
             self._connection.close()
             self._connection = None
 
-    def _begin(self, connection: sqlite3.Connection, token: Token, granted: Granted) -> None:
+    def _begin(self, connection: sqlite3.Connection, token: RefreshToken, granted: Granted) -> None:
         (count,) = connection.execute("SELECT count(*) FROM families").fetchone()
         if count >= self._most:
             raise full()
         family = begun(granted, token, time.time(), self._bounds)
         connection.execute("INSERT INTO families VALUES (?, ?, ?)", (token.family, family.until, _encode(family)))
 
-    def _use(self, connection: sqlite3.Connection, token: Token, following: Token) -> Granted | None:
+    def _use(self, connection: sqlite3.Connection, token: RefreshToken, following: RefreshToken) -> Granted | None:
         found = connection.execute("SELECT state FROM families WHERE family = ?", (token.family,)).fetchone()
         if found is None:
             return None
@@ -162,7 +167,7 @@ class FileFamilies:
         return after.granted
 
 
-def _delete(connection: sqlite3.Connection, token: Token) -> None:
+def _delete(connection: sqlite3.Connection, token: RefreshToken) -> None:
     connection.execute("DELETE FROM families WHERE family = ?", (token.family,))
 
 

@@ -21,7 +21,8 @@ from typing import Protocol
 import msgspec
 
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.issuer.families import Bounds, Family, Granted, Token, begun, full, used
+from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, begun, full, used
+from castlegate.telemetry.stumbles import Stumbles
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
@@ -131,11 +132,12 @@ class TopicFamilies:
             self._under_way[after.current] = won
         if before is not None and not won:
             del self._families[key]
-        elif before is not None or len(self._families) < self._most:
-            # Of an unknown one it may be the record that compaction has left.
+        elif before is not None:
             self._families[key] = after
-            if before is None:
-                heapq.heappush(self._expiring, (after.until, key))
+        elif len(self._families) < self._most:
+            # It may be the record that compaction has left; or it has lost, and the token before it has no grace.
+            self._families[key] = msgspec.structs.replace(after, former="")
+            heapq.heappush(self._expiring, (after.until, key))
         else:
             logger.warning("there are more logins than 'most' of the issuer's state: one cannot be refreshed here")
 
@@ -152,11 +154,11 @@ class TopicFamilies:
         if len(self._families) >= self._most:
             raise full()
 
-    async def begin(self, token: Token, granted: Granted, deadline: float) -> None:
+    async def begin(self, token: RefreshToken, granted: Granted, deadline: float) -> None:
         """See `Families`."""
         await self._write(token, begun(granted, token, time.time(), self._bounds), deadline)
 
-    async def use(self, token: Token, following: Token, deadline: float) -> Granted | None:
+    async def use(self, token: RefreshToken, following: RefreshToken, deadline: float) -> Granted | None:
         """See `Families`."""
         await self._log.admit(deadline)
         key = token.family.encode()
@@ -178,13 +180,13 @@ class TopicFamilies:
             await self._log.append(key, None, deadline)
         return None
 
-    async def end(self, token: Token, deadline: float) -> None:
+    async def end(self, token: RefreshToken, deadline: float) -> None:
         """See `Families`."""
         await self._log.admit(deadline)
         if await self._find(token, deadline) is not None:
             await self._log.append(token.family.encode(), None, deadline)
 
-    async def _find(self, token: Token, deadline: float) -> Family | None:
+    async def _find(self, token: RefreshToken, deadline: float) -> Family | None:
         """The family as it is now. What is in the table may be old, which counts where the token does not fit it."""
         key = token.family.encode()
         if not self._log.caught_up:
@@ -198,7 +200,7 @@ class TopicFamilies:
             family = self._families.get(key)
         return family
 
-    async def _write(self, token: Token, after: Family, deadline: float) -> bool:
+    async def _write(self, token: RefreshToken, after: Family, deadline: float) -> bool:
         """Write a record that names a token, and read it back; whether it has won."""
         self._under_way[token.own] = None
         try:
@@ -223,21 +225,31 @@ class TopicFamilies:
             self._timer.remove(asking, deadline)
 
     async def _mark(self) -> None:
-        while self._asking:
-            asking, self._asking = self._asking, []
-            deadline = self._timer.now() + _MARK_S
-            try:
-                await self._log.reached(await self._log.append(_MARK, b"{}", deadline), deadline)
-            except CallFailed as failed:
-                # A mark that was written may be written again.
-                told = CallFailed(failed.kind, Outcome.NOT_SENT, failed.detail)
-                for each in asking:
-                    each.waiter.fail(told)
-            else:
-                for each in asking:
-                    each.waiter.settle(None)
-            await asyncio.sleep(_MARK_EVERY)
-        self._marking = None
+        stumbles = Stumbles(logger, "finding out how far the issuer's topic goes")
+        try:
+            while self._asking:
+                asking, self._asking = self._asking, []
+                try:
+                    await self._mark_for(asking)
+                except Exception as error:  # noqa: BLE001 - logged
+                    stumbles.tell(error)
+                await asyncio.sleep(_MARK_EVERY)
+        finally:
+            self._marking = None
+
+    async def _mark_for(self, asking: list[Asking]) -> None:
+        """Tell all of them, whatever happens."""
+        told, deadline = _behind(), self._timer.now() + _MARK_S
+        try:
+            await self._log.reached(await self._log.append(_MARK, b"{}", deadline), deadline)
+            for each in asking:
+                each.waiter.settle(None)
+        except CallFailed as failed:
+            # A mark that was written may be written again.
+            told = CallFailed(failed.kind, Outcome.NOT_SENT, failed.detail)
+        finally:
+            for each in asking:
+                each.waiter.fail(told)  # but those that have been told
 
     # Its life.
 
@@ -258,6 +270,7 @@ class TopicFamilies:
 
     async def _sweep(self) -> None:
         late = _SLACK_S + random.uniform(0, _JITTER_S)  # noqa: S311 - no secret
+        stumbles = Stumbles(logger, "deleting logins that have ended")
         while True:
             await asyncio.sleep(_SWEEP_S)
             expired = self._expired(time.time() - late)
@@ -266,8 +279,11 @@ class TopicFamilies:
                     await self._log.append(expired[-1], None, self._timer.now() + _MARK_S)
                     expired.pop()
             except CallFailed:
-                for key in expired:
-                    heapq.heappush(self._expiring, (0.0, key))
+                pass  # whoever needs the topic is told
+            except Exception as error:  # noqa: BLE001 - logged
+                stumbles.tell(error)
+            for key in expired:
+                heapq.heappush(self._expiring, (0.0, key))
 
     def _expired(self, now: float) -> list[bytes]:
         """Families that ended before; at most so many."""

@@ -11,6 +11,7 @@ from castlegate.config.report import Place
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Handler, Request, Response
 from castlegate.policies.policy import Site, refuse
+from castlegate.rules.remembered import Remembered
 from castlegate.sketch import Description, Sketch
 
 _REMEMBERED = 4096  # addresses whose verdict is kept
@@ -58,7 +59,7 @@ class AddressPolicy:
         self._settings = settings
         self._allow = None if settings.allow is None else [ip_network(text) for text in settings.allow]
         self._deny = [ip_network(text) for text in settings.deny]
-        self._verdicts: dict[str, bool] = {}
+        self._verdicts: Remembered[str, bool] = Remembered(_REMEMBERED)
 
     def describe(self, sketch: Sketch) -> Description:
         """The networks."""
@@ -83,9 +84,8 @@ class AddressPolicy:
         return handle
 
     def _judge(self, client: str) -> bool:
-        if len(self._verdicts) >= _REMEMBERED:
-            self._verdicts.clear()
-        verdict = self._verdicts[client] = self._allowed(client)
+        verdict = self._allowed(client)
+        self._verdicts.put(client, verdict)
         return verdict
 
     def _allowed(self, client: str) -> bool:

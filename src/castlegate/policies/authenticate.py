@@ -110,7 +110,8 @@ class Authenticate:
             try:
                 request.principal = known or await scheme.verify(credential, request)
             except GatewayError as error:
-                failed = Failed(scheme, error)
+                if failed.error is None or failed.error.kind is Kinds.UNAUTHORIZED:
+                    failed = Failed(scheme, error)
             else:
                 take_out = self._withhold[number]
                 if take_out is not None:
@@ -145,7 +146,9 @@ class Authenticate:
 
 
 class Failed(NamedTuple):
-    """The last scheme that found a credential and did not accept it."""
+    """The last scheme that found a credential and did not accept it, or the first that could not judge its own: then
+    nobody knows whether it is good, whatever the others make of theirs.
+    """
 
     scheme: Scheme | None
     error: GatewayError | None

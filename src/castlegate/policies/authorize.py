@@ -99,6 +99,20 @@ def check_use(name: str, policy: NamedPolicy, params: Collection[str], at: Place
         at.mistake(f"the policy '{name}' asks for path.{param}, and the path of this route has no such parameter")
 
 
+def check_nobody(policies: Mapping[str, NamedPolicy], names: Collection[str], where: str, at: Place) -> None:
+    """Warn of policies that ask who calls where nobody knows it."""
+    for name in names:
+        try:
+            facts = policies[name].rule().facts
+        except (KeyError, Unreadable):
+            continue  # told elsewhere
+        if "principal" in facts.used and not facts.expects_nobody:
+            at.warning(
+                f"the policy '{name}' asks who calls, which nobody knows on {where}: it refuses everyone for whom that "
+                "counts; say what holds there with 'principal == null'"
+            )
+
+
 def _check_scopes(scopes: list[str], at: Place) -> None:
     for index, scope in enumerate(scopes):
         if not _SCOPE.fullmatch(scope):

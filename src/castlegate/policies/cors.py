@@ -8,20 +8,18 @@ that would let the page read the answer: CORS protects users of browsers, it is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import ClassVar
 
 import msgspec
 
 from castlegate.config.report import Place
 from castlegate.config.units import SecondsOrZero, write_seconds
-from castlegate.message import Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.policies.policy import Site
+from castlegate.rules.origins import is_origin, matcher, starts_as_origin
 from castlegate.sketch import Description, Sketch
 
-_ORIGIN = re.compile(
-    r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?"
-)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELDS = (
     b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-expose-headers",
@@ -54,7 +52,7 @@ class Cors(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
             place = at.field("origins", index)
             if origin in ("*", "null") or is_origin(origin):
                 continue
-            hint = "without a path" if _ORIGIN.match(origin.lower()) else "such as https://app.example.com"
+            hint = "without a path" if starts_as_origin(origin.lower()) else "such as https://app.example.com"
             place.mistake(f"expected an origin in lower case {hint}, found {place.shown(origin)}")
         if "*" in self.origins and self.credentials:
             at.field("credentials").mistake("with credentials the origins must be named: '*' would trust every page")
@@ -72,31 +70,16 @@ class CorsSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     cors: Cors | None = None
     """Pages of which other origins may use the route: `cors: [https://app.example.com]`."""
 
+    @property
+    def credentialed_origins(self) -> list[str]:
+        """Those whose pages may send cookies and the like."""
+        return self.cors.origins if self.cors is not None and self.cors.credentials else []
+
 
 def cors(settings: CorsSettings, site: Site) -> CorsPolicy | None:
     """The policy, where origins are said."""
     del site
     return CorsPolicy(settings.cors) if settings.cors is not None and settings.cors.origins else None
-
-
-def is_origin(text: str) -> bool:
-    """Whether it is an origin, or a pattern of some."""
-    return _ORIGIN.fullmatch(text) is not None
-
-
-def matcher(origins: list[str]) -> Callable[[bytes], bool]:
-    """Whether an origin is one of those."""
-    exact = frozenset(origin.encode() for origin in origins if "*" not in origin)
-    patterns = [_pattern(origin) for origin in origins if "*" in origin]
-    pattern = re.compile(b"|".join(patterns)) if patterns else None
-    return lambda origin: origin in exact or (pattern is not None and pattern.fullmatch(origin) is not None)
-
-
-def _pattern(origin: str) -> bytes:
-    if origin == "*":
-        return b".+"
-    text = re.escape(origin).replace(r"://\*\.", r"://[a-z0-9-]+\.").replace(r":\*", r"(?::[0-9]{1,5})?")
-    return f"(?:{text})".encode()
 
 
 class CorsPolicy:

@@ -43,6 +43,8 @@ class RequestFacts:
         """Header fields."""
         self.used: set[str] = set()
         """Variables."""
+        self.expects_nobody = False
+        """Whether it asks if the caller is known at all."""
 
     def find(self, name: str, steps: Sequence[str]) -> Fact:
         """See `Facts`."""
@@ -70,6 +72,7 @@ class RequestFacts:
         if name != "principal":
             return None
         self.used.add(name)
+        self.expects_nobody = True
         return lambda request, _now: request.principal is None
 
     def call(self, name: str, function: str, arguments: Sequence[object]) -> Fetch | None:

@@ -18,7 +18,8 @@ from castlegate.config.report import Place
 from castlegate.config.units import ExpressionText
 from castlegate.expressions.program import Condition, Undecided, compile_condition
 from castlegate.expressions.syntax import Unreadable
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 from castlegate.policies.facts import RequestFacts
 from castlegate.principal import Principal
 from castlegate.telemetry.trace import Trace
@@ -80,7 +81,8 @@ class NamedPolicy(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     allow: ExpressionText
     """An expression in CEL over `principal`, `method`, `path`, `query`, `headers`, `client` and `now`. What it is not
     true of is refused, also what it cannot decide because something is missing. At most 4,096 characters; it goes
-    through lists (`exists`, `all`, ...) one at a time, of at most 1,000 values in all."""
+    through lists (`exists`, `all`, ...) one at a time, of at most 1,000 values in all, 100 where it makes lists of them
+    (`filter`, `map`). Texts that it has `matches` for are no longer than 4,096 characters, or it cannot decide."""
     examples: list[Example] = []
     """Requests with what the policy must say of them; `castlegate check` tries them."""
 

@@ -15,8 +15,8 @@ import msgspec
 from castlegate.config.report import Place
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Handler, Request, Response
-from castlegate.policies.cors import Cors, is_origin, matcher
 from castlegate.policies.policy import Site, refuse
+from castlegate.rules.origins import is_origin, matcher
 from castlegate.sketch import Description, Sketch
 
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))  # RFC 9110 §9.2.1
@@ -53,7 +53,7 @@ class Said(Protocol):
         """See above."""
 
     @property
-    def cors(self) -> Cors | None:
+    def credentialed_origins(self) -> list[str]:
         """See `cors.CorsSettings`."""
 
 
@@ -67,10 +67,7 @@ def check_origin(settings: Said, site: Site) -> OriginPolicy | None:
 
 def trusted_by(settings: Said) -> list[str]:
     """Origins whose pages may send anything, beside the route's own host."""
-    trusted = list(settings.trusted_origins or ())
-    if settings.cors is not None and settings.cors.credentials:
-        trusted += settings.cors.origins
-    return trusted
+    return [*(settings.trusted_origins or ()), *settings.credentialed_origins]
 
 
 class Pages:

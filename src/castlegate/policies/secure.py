@@ -8,7 +8,8 @@ import msgspec
 
 from castlegate.config.report import Place
 from castlegate.config.units import SecondsOrZero
-from castlegate.message import Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.policies.policy import Site
 from castlegate.sketch import Description, Sketch
 

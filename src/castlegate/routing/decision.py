@@ -7,7 +7,8 @@ asks for it.
 from __future__ import annotations
 
 from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.routing.path import normalise
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -26,7 +27,7 @@ def decide(router: Router[Route], unrouted: Route, request: Request) -> tuple[Ro
         return _options(router, unrouted, request)
     route, request.params = router.match(method, host, request.path)
     if request.path is not path:
-        router.confirm(method, host, request.path, route)
+        router.confirm(method, host, request.path, route, route.is_passed_by)
     return route, route.handler
 
 

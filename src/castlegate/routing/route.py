@@ -17,8 +17,8 @@ class Route:
     """One route of a generation."""
 
     __slots__ = (
-        "_requests", "by_status", "dressers", "handler", "json_name", "max_body", "name", "preflight", "seconds",
-        "takes_options", "timeout",
+        "_requests", "asks", "by_status", "dressers", "handler", "json_name", "max_body", "name", "preflight",
+        "seconds", "takes_options", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -32,6 +32,7 @@ class Route:
         takes_options: bool = False,
         preflight: Handler | None = None,
         dressers: Sequence[Dresser] = (),
+        asks: bytes = b"",
     ) -> None:
         self.name = name
         self.json_name = json_text(name.encode())  # as it stands in the access log
@@ -41,6 +42,7 @@ class Route:
         self.takes_options = takes_options  # else OPTIONS, preflights among them, are answered by the edge
         self.preflight = preflight  # answers those of its preflights; without it they are told the methods alone
         self.dressers = dressers  # for answers of the edge itself, which pass by the route's policies
+        self.asks = asks  # of callers, the same for routes that ask the same; nothing if it is open
         self._requests = registry.counter(
             "castlegate_requests_total", "Requests answered, by route and status.", "route", "status"
         )
@@ -48,6 +50,10 @@ class Route:
             "castlegate_request_duration_seconds", "From a request's head to the end of its response.", "route"
         ).child(name)
         self.by_status: dict[int, Counter] = {}
+
+    def is_passed_by(self, other: Route) -> bool:
+        """Whether another route asks for something of callers that this one does not ask for."""
+        return other.asks not in (b"", self.asks)
 
     def count(self, status: int, seconds: float, traceparent: bytes) -> None:
         """One request has ended."""

@@ -8,7 +8,7 @@ servers read it: `/%21admin;x` is for `/!admin`. A slash at the end is part of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -59,10 +59,10 @@ class Router(Generic[T]):
             raise RequestRefused(Kinds.NOT_FOUND)
         raise RequestRefused(Kinds.METHOD_NOT_ALLOWED, headers=((b"allow", allow),))
 
-    def confirm(self, method: bytes, host: bytes, path: bytes, target: T) -> None:
-        """Refuse a path with an encoded `/` or `;` that names a more specific route where that is taken for a plain
-        one, as servers of WSGI and ASGI do: `/admin%2Fusers` is no way past `/admin/{rest...}`. Raises `RequestRefused`
-        (400).
+    def confirm(self, method: bytes, host: bytes, path: bytes, target: T, guards: Callable[[T], bool]) -> None:
+        """Refuse a path with an encoded `/` or `;` that names another route where that is taken for a plain one, as
+        servers of WSGI and ASGI do, if it is more specific or `guards` what `target` does not: `/admin%2Fusers` is no
+        way past `/admin/{rest...}`. Raises `RequestRefused` (400).
         """
         if b"%2F" not in path and b"%3B" not in path:
             return
@@ -71,7 +71,7 @@ class Router(Generic[T]):
             other, _ = self.match(method, host, other_path)
         except RequestRefused:
             return
-        if other is not target and self._texts[other] > self._texts[target]:
+        if other is not target and (self._texts[other] > self._texts[target] or guards(other)):
             raise RequestRefused(Kinds.BAD_PATH, "The path has an escape that, decoded, leads to another route.")
 
     def allowed(self, host: bytes, path: bytes) -> bytes | None:

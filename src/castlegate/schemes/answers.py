@@ -17,12 +17,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.errors import GatewayError, Kinds
+from castlegate.means import Means
 from castlegate.message import Request
 from castlegate.principal import Principal
 from castlegate.schemes.scheme import Unauthenticated
@@ -57,13 +58,13 @@ class Accepted(NamedTuple):
     """Seconds that the answer allows it to be kept; None where it does not say."""
 
 
-class Refused(NamedTuple):
+class Rejected(NamedTuple):
     """It is nobody's."""
 
     detail: str
 
 
-Verdict = Accepted | Refused
+Verdict = Accepted | Rejected
 Question = Callable[[], Coroutine[Any, Any, Verdict]]
 
 
@@ -98,15 +99,24 @@ class Answers:
     """Those that one scheme was given, by one worker."""
 
     def __init__(
-        self, name: str, cache: AnswerCache, *, questions: int, within: float, timer: Timer, registry: Registry
+        self,
+        name: str,
+        cache: AnswerCache,
+        *,
+        questions: int,
+        within: float,
+        timer: Timer,
+        registry: Registry,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`questions` may be asked at once, of which each is over `within` so many seconds."""
+        """`questions` may be asked at once, of which each is over `within` so many seconds; `clock` tells Unix time."""
         # For good.
         self._name = name
         self._cache = cache
         self._most = questions
         self._within = within
         self._timer = timer
+        self._clock = clock
         results = registry.counter(
             "castlegate_auth_questions_total",
             "Credentials that others were asked about: accepted, refused, failed, or not asked since too many were.",
@@ -136,7 +146,7 @@ class Answers:
         if found is None:
             return None
         until, principal = found
-        if self._timer.now() < until and time.time() < principal.expires:
+        if self._timer.now() < until and self._clock() < principal.expires:
             return principal
         del self._accepted[digest]
         return None
@@ -178,7 +188,7 @@ class Answers:
         if verdict is None:
             for each in list(waiting):
                 each.waiter.fail(_unverifiable())
-        elif isinstance(verdict, Refused):
+        elif isinstance(verdict, Rejected):
             self._accepted.pop(digest, None)
             self._keep(self._refused, digest, (self._timer.now() + self._cache.refused, verdict.detail))
             for each in list(waiting):
@@ -213,6 +223,38 @@ class Answers:
         if len(table) >= self._cache.entries:
             table.popitem(last=False)
         table[digest] = entry
+
+
+class Asking(Protocol):
+    """What is said of a scheme that asks."""
+
+    @property
+    def cache(self) -> AnswerCache:
+        """How long answers are believed."""
+
+    @property
+    def questions(self) -> int:
+        """That the instance may ask at once."""
+
+    @property
+    def timeout(self) -> float:
+        """For each of them."""
+
+
+def kept_answers(kind: str, name: str, settings: Asking, means: Means) -> Answers:
+    """Those of a scheme, which go on over reloads that leave its settings as they were."""
+    return means.resources.keep(
+        kind,
+        settings,
+        lambda: Answers(
+            name,
+            settings.cache,
+            questions=-(-settings.questions // means.workers),
+            within=settings.timeout,
+            timer=means.timer,
+            registry=means.registry,
+        ),
+    )
 
 
 def _reason(error: GatewayError | Nonsense | TimeoutError) -> str:

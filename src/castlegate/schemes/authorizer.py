@@ -12,24 +12,25 @@ from typing import Annotated, Any
 
 import msgspec
 
+from castlegate.body import Body
 from castlegate.calls.plan import CallPlan
 from castlegate.calls.settings import VERBS, CallSettings, HeaderRules
 from castlegate.config.references import Fetch, Scope
 from castlegate.config.report import Place, Report
 from castlegate.config.units import Count, Seconds, Template, TemplateText
 from castlegate.errors import CallFailed, Outcome, RequestRefused
+from castlegate.headers import Headers
 from castlegate.means import Means
-from castlegate.message import Body, Headers, Reply, Request
+from castlegate.message import Reply, Request
 from castlegate.principal import Principal
-from castlegate.schemes.answers import Accepted, AnswerCache, Answers, Nonsense, Verdict
+from castlegate.rules.freshness import max_age
+from castlegate.schemes.answers import Accepted, AnswerCache, Nonsense, Verdict, kept_answers
 from castlegate.schemes.carrier import Carrier, challenge
 from castlegate.schemes.scheme import Unauthenticated
 from castlegate.schemes.verdict import LARGEST, REFUSAL, read_answer
 
 _CREDENTIAL = re.compile(rb"[\x20-\x7e]{1,8192}")
 _REFUSING = (401, 403)
-_MAX_AGE = re.compile(rb"(?:^|[\s,])max-age=\"?([0-9]{1,9})")
-_NOT_TO_KEEP = re.compile(rb"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,;=])")
 _NO_HEADERS = Headers()
 
 
@@ -140,18 +141,7 @@ class AuthorizerScheme:
         self._over_http = settings.calls.verb is not None
         self._plan, _ = settings.plan(Report(means.folder).place("auth", name, "authorizer"))
         # Of this name and these settings, whatever became of the service: a reload does not have all ask again.
-        self._answers = means.resources.keep(
-            f"authorizer of {name}",
-            settings,
-            lambda: Answers(
-                name,
-                settings.cache,
-                questions=-(-settings.questions // means.workers),
-                within=settings.timeout,
-                timer=means.timer,
-                registry=means.registry,
-            ),
-        )
+        self._answers = kept_answers(f"authorizer of {name}", name, settings, means)
         self.known = self._answers.known
 
     async def verify(self, credential: bytes, request: Request) -> Principal:
@@ -202,14 +192,7 @@ async def _read(body: Body) -> bytes:
 
 def _bounded(verdict: Verdict, reply: Reply) -> Verdict:
     """Kept no longer than the answer's fields allow (RFC 9111 §5.2.2)."""
-    said = reply.headers.get(b"cache-control")
-    if said is None or not isinstance(verdict, Accepted):
+    age = max_age(reply.headers.get(b"cache-control"))
+    if age is None or not isinstance(verdict, Accepted):
         return verdict
-    said = said.lower()
-    if _NOT_TO_KEEP.search(said):
-        return verdict._replace(keep=0.0)
-    found = _MAX_AGE.search(said)
-    if found is None:
-        return verdict
-    age = float(found[1])
     return verdict._replace(keep=age if verdict.keep is None else min(age, verdict.keep))

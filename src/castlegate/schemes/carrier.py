@@ -17,7 +17,8 @@ from castlegate.config.fields import ends_at_gateway
 from castlegate.config.references import query_parameters
 from castlegate.config.report import Place, listed
 from castlegate.errors import RequestRefused
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 
 Take = Callable[[Request], bytes | None]
 Withhold = Callable[[Request], None]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -20,13 +19,14 @@ from castlegate.config.report import Place, Report
 from castlegate.means import Means
 from castlegate.message import Request
 from castlegate.principal import Principal
+from castlegate.rules.remembered import Remembered
 from castlegate.schemes.scheme import Unauthenticated
 from castlegate.wire.certificates import read_authorities
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-_KEPT = 4096  # certificates whose owner is remembered; the oldest make room
+_KEPT = 4096  # certificates whose owner is remembered
 
 
 class ClientCertificate(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +77,7 @@ class CertificateScheme:
         self._issuers = settings.authorities(report.place("auth", name, "certificate"))
         report.raise_if_any()
         self._restricted = bool(settings.issuers)
-        self._known: OrderedDict[bytes, Principal] = OrderedDict()
+        self._known: Remembered[bytes, Principal] = Remembered(_KEPT)
 
     def take(self, request: Request) -> bytes | None:
         """The certificate itself: the same object for all requests of a connection."""
@@ -98,9 +98,7 @@ class CertificateScheme:
             principal = self._judge(certificate, sha256(credential).hexdigest())
         except ValueError as error:  # what OpenSSL takes and nobody else reads
             raise Unauthenticated("The certificate cannot be read.") from error
-        if len(self._known) >= _KEPT:
-            self._known.popitem(last=False)
-        self._known[credential] = principal
+        self._known.put(credential, principal)
         return principal
 
     def _judge(self, certificate: Certificate, fingerprint: str) -> Principal:

@@ -16,10 +16,11 @@ from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds
 from castlegate.errors import CallFailed, Kinds
 from castlegate.fetching import Fetched, Fetcher
+from castlegate.headers import Headers
 from castlegate.means import Means
-from castlegate.message import Headers, Request
+from castlegate.message import Request
 from castlegate.principal import Principal
-from castlegate.schemes.answers import Accepted, AnswerCache, Answers, Nonsense, Verdict
+from castlegate.schemes.answers import Accepted, AnswerCache, Nonsense, Verdict, kept_answers
 from castlegate.schemes.carrier import Carrier, challenge
 from castlegate.schemes.scheme import Unauthenticated
 from castlegate.schemes.verdict import LARGEST, REFUSAL, read_introspection
@@ -91,20 +92,11 @@ class IntrospectionScheme:
         self._target = url.target.encode()
         self._form, self._headers = _identification(settings)
         self._fetcher: Fetcher = means.resources.keep(
-            f"introspection server of {name}", settings, lambda: means.fetcher(f"auth.{name}", url.origin, settings.tls)
-        )
-        self._answers = means.resources.keep(
-            f"introspected tokens of {name}",
+            f"introspection server of {name}",
             settings,
-            lambda: Answers(
-                name,
-                settings.cache,
-                questions=-(-settings.questions // means.workers),
-                within=settings.timeout,
-                timer=means.timer,
-                registry=means.registry,
-            ),
+            lambda: means.fetcher(f"auth.{name}", url.origin, settings.tls, ("auth", name, "introspection", "tls")),
         )
+        self._answers = kept_answers(f"introspected tokens of {name}", name, settings, means)
         self.known = self._answers.known
 
     async def verify(self, credential: bytes, request: Request) -> Principal:

@@ -72,5 +72,5 @@ class IssuedTokens:
         if key is None:
             raise TokenRefused("signature", "The token was not signed here, or its key is not used any more.")
         principal = principal_of(token, self._rules, self._name)
-        self._tokens.put(credential, Verified(principal, principal.expires, key))
+        self._tokens.put(credential, Verified(principal, key))
         return principal

@@ -18,10 +18,11 @@ from typing import Protocol
 import msgspec
 
 from castlegate.config.addresses import Url, parse_url
+from castlegate.config.report import DocumentPath
 from castlegate.errors import CallFailed
 from castlegate.fetching import Fetched, Fetcher
+from castlegate.headers import Headers
 from castlegate.means import Means
-from castlegate.message import Headers
 from castlegate.schemes.key_fetching import KeyFetching, lifetime, may_be_asked
 from castlegate.schemes.strict import decode_object
 from castlegate.schemes.token_keys import Key, KeySet, Skipped, from_jwks
@@ -90,7 +91,7 @@ class FixedKeys:
         return False
 
 
-class Refused(Exception):
+class UnusableAnswer(Exception):
     """An answer of the provider that cannot be used; `result` is a word for metrics."""
 
     def __init__(self, result: str, text: str) -> None:
@@ -111,7 +112,8 @@ class _Waiting(Waiter[bool]):
 class RemoteKeys:
     """See the module. A resource."""
 
-    def __init__(self, provider: Provider, means: Means) -> None:
+    def __init__(self, provider: Provider, path: DocumentPath, means: Means) -> None:
+        """`path`: where it is said how keys are fetched."""
         self._provider = provider
         self._settings = provider.fetch
         self._make_fetcher = means.fetcher
@@ -144,9 +146,9 @@ class RemoteKeys:
         self._tried = False  # at all
         self._lifetime = 0.0
         self._told_failure = self._told_skipped = ""  # what the log said last
-        self._tls = provider.fetch.tls
+        self._tls, self._path = provider.fetch.tls, (*path, "tls")
         first = parse_url(provider.jwks or provider.issuer or "").origin
-        self._fetchers: dict[str, Fetcher] = {first: means.fetcher("jwks", first, self._tls)}
+        self._fetchers: dict[str, Fetcher] = {first: means.fetcher("jwks", first, self._tls, self._path)}
         self._task: asyncio.Task[None] | None = None
         # Changed by requests too.
         self._under_way = True
@@ -245,7 +247,7 @@ class RemoteKeys:
             result, why = error.kind.name, error.kind.title
         except TimeoutError:
             result, why = "timeout", "no answer in time"
-        except Refused as error:
+        except UnusableAnswer as error:
             result, why = error.result, str(error)
         except Exception as error:  # noqa: BLE001 - told below; the next try must come, whatever this was
             result, why = "error", repr(error)
@@ -275,7 +277,7 @@ class RemoteKeys:
         try:
             return from_jwks(decode_object(answer.body, _DEEPEST), self.keys.keys)
         except ValueError as error:
-            raise Refused("malformed", "its answer is no set of keys") from error
+            raise UnusableAnswer("malformed", "its answer is no set of keys") from error
 
     async def _ask(self) -> Fetched:
         """For the set of keys."""
@@ -294,12 +296,12 @@ class RemoteKeys:
             document = decode_object(answer.body, _DEEPEST)
             found = document.get("jwks_uri")
             if document.get("issuer") != issuer:
-                raise Refused("discovery", "its discovery document is of another issuer")
+                raise UnusableAnswer("discovery", "its discovery document is of another issuer")
             address = parse_url(found) if isinstance(found, str) else None
         except ValueError as error:
-            raise Refused("discovery", "its discovery document is malformed") from error
+            raise UnusableAnswer("discovery", "its discovery document is malformed") from error
         if address is None or not may_be_asked(address, self._settings, vouched_by=issuer):
-            raise Refused("discovery", "its discovery document names no https:// address of keys")
+            raise UnusableAnswer("discovery", "its discovery document names no https:// address of keys")
         return address
 
     async def _get(self, address: Url) -> Fetched:
@@ -307,15 +309,17 @@ class RemoteKeys:
         if fetcher is None:
             if len(self._fetchers) >= _FETCHERS:
                 await self._fetchers.pop(next(iter(self._fetchers))).stop()
-            fetcher = self._make_fetcher("jwks", address.origin, self._tls)
+            fetcher = self._make_fetcher("jwks", address.origin, self._tls, self._path)
             await fetcher.start()
             self._fetchers[address.origin] = fetcher
         within, limit = self._settings.timeout, self._settings.size
         answer = await fetcher.fetch(b"GET", address.target.encode(), _HEADERS, b"", within=within, limit=limit)
         if 300 <= answer.status < 400:
-            raise Refused("redirect", "it redirects, which is not followed: name the address that it redirects to")
+            raise UnusableAnswer(
+                "redirect", "it redirects, which is not followed: name the address that it redirects to"
+            )
         if answer.status != 200:
-            raise Refused("status", f"it answers {answer.status}")
+            raise UnusableAnswer("status", f"it answers {answer.status}")
         return answer
 
     def _tell_failure(self, why: str) -> None:

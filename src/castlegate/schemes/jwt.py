@@ -7,7 +7,7 @@ what was verified before; else read, judged, verified, by the keys of the issuer
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from castlegate.config.addresses import parse_url
-from castlegate.config.report import Place, Report, listed
+from castlegate.config.report import DocumentPath, Place, Report, listed
 from castlegate.config.units import SecondsOrZero, Size
 from castlegate.errors import Kinds
 from castlegate.means import Means
@@ -41,7 +41,7 @@ _TYPES: frozenset[str | None] = frozenset((None, "jwt", "at+jwt"))  # others are
 _SCOPES = ("scope", "scp")
 
 
-class Issuer(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class TrustedIssuer(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Who issues tokens, and the keys that they are signed with: from `jwks`, `keys` or `secret`. If none of them is
     said, the keys are those of the discovery document of `issuer` (OpenID Connect).
     """
@@ -114,10 +114,10 @@ class Issuer(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
                 at.mistake(f"{algorithm} {goes}")
 
 
-class Jwt(Issuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Jwt(TrustedIssuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Signed tokens (JWT, RFC 7519). The ordinary case is `jwt: {issuer: https://idp.example.com, audience: api}`."""
 
-    issuers: list[Issuer] = []
+    issuers: list[TrustedIssuer] = []
     """Several, in place of the one that is said here; the token's `iss` chooses."""
     leeway: SecondsOrZero = 60.0
     """By how much clocks may differ: a token is good for so long before and after its time."""
@@ -153,7 +153,7 @@ class Jwt(Issuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
             super().check(at)
             return
         for name in (*self.own, "fetch"):
-            if getattr(self, name) != getattr(Issuer(), name):
+            if getattr(self, name) != getattr(TrustedIssuer(), name):
                 at.field(name).mistake("this stands in each of 'issuers'")
         names: set[str] = set()
         for number, each in enumerate(self.issuers):
@@ -176,7 +176,7 @@ class Jwt(Issuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
         return self.carrier.secret_parameters
 
     @property
-    def every_issuer(self) -> list[Issuer]:
+    def every_issuer(self) -> list[TrustedIssuer]:
         """Those that are said."""
         return self.issuers or [self]
 
@@ -197,7 +197,9 @@ class JwtScheme:
     def __init__(self, name: str, settings: Jwt, means: Means) -> None:
         self._name = name
         self._size, self._depth = settings.size, settings.depth
-        self._issuers = {each.issuer: _known(name, settings, each, means) for each in settings.every_issuer}
+        self._issuers = {
+            each.issuer: _known(name, settings, number, means) for number, each in enumerate(settings.every_issuer)
+        }
         self._only = self._issuers.get(None)
         self.carrier = settings.carrier
         self.ambient = self.carrier.ambient
@@ -233,12 +235,8 @@ class JwtScheme:
             self._refused[refused.reason].value += 1
             raise
         self._verified.value += 1
-        self._tokens.put(credential, Verified(principal, principal.expires + rules.leeway, key))
+        self._tokens.put(credential, Verified(principal, key))
         return principal
-
-    def forget(self, unwanted: Callable[[Principal], bool]) -> None:
-        """Have the tokens of these principals verified again before they are believed: for revocation."""
-        self._tokens.forget(unwanted)
 
     def _issuer_of(self, token: Token) -> Known:
         if self._only is not None:
@@ -263,7 +261,8 @@ def _why_unverified(token: Token, source: KeySource) -> TokenRefused:
     return TokenRefused("signature", "The signature of the token is not good.")
 
 
-def _known(name: str, settings: Jwt, issuer: Issuer, means: Means) -> Known:
+def _known(name: str, settings: Jwt, number: int, means: Means) -> Known:
+    issuer, path = settings.every_issuer[number], ("auth", name, "jwt")
     audiences = issuer.audiences
     typ = _TYPES if settings.typ is None else frozenset((settings.typ.lower().removeprefix("application/"),))
     rules = Rules(
@@ -277,19 +276,19 @@ def _known(name: str, settings: Jwt, issuer: Issuer, means: Means) -> Known:
         subject=settings.subject,
         scopes=_SCOPES if settings.scopes is None else (settings.scopes,),
     )
-    return Known(rules, _source(name, issuer, means))
+    return Known(rules, _source(issuer, (*path, "issuers", number) if settings.issuers else path, means))
 
 
-def _source(name: str, issuer: Issuer, means: Means) -> KeySource:
+def _source(issuer: TrustedIssuer, path: DocumentPath, means: Means) -> KeySource:
     if issuer.secret is not None:
         return FixedKeys([from_secret(issuer.secret)])
     if issuer.keys is not None:
         report = Report(means.folder)
-        keys = _read_files(issuer, report.place("auth", name, "jwt"))
+        keys = _read_files(issuer, report.place(*path))
         report.raise_if_any()
         return FixedKeys(keys)
     provider = Provider(issuer.issuer, issuer.jwks, issuer.fetch)
-    return means.resources.keep("jwks", provider, lambda: RemoteKeys(provider, means))
+    return means.resources.keep("jwks", provider, lambda: RemoteKeys(provider, (*path, "fetch"), means))
 
 
 def _digest(settings: Jwt, folder: Path) -> list[bytes]:
@@ -308,7 +307,7 @@ def _check_secret(secret: str, at: Place) -> None:
         at.mistake(f"this cannot be used: {error}")
 
 
-def _read_files(issuer: Issuer, at: Place) -> list[Key]:
+def _read_files(issuer: TrustedIssuer, at: Place) -> list[Key]:
     """The keys in an issuer's files; what is wrong is reported."""
     keys: list[Key] = []
     for number, name in enumerate(issuer.files):

@@ -9,10 +9,10 @@ import msgspec
 from castlegate.config.addresses import Url, is_loopback, parse_origin
 from castlegate.config.report import Place
 from castlegate.config.units import Seconds, Size
-from castlegate.message import Headers
+from castlegate.headers import Headers
+from castlegate.rules.freshness import max_age
 from castlegate.wire.service_tls import ServiceTls
 
-_MAX_AGE = re.compile(rb"(?:^|[,\s])max-age=\"?([0-9]{1,10})")
 _AGE = re.compile(rb"[0-9]{1,10}")
 
 
@@ -49,17 +49,11 @@ class KeyFetching(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
 def lifetime(headers: Headers, settings: KeyFetching) -> float:
     """Seconds that an answer may be used for (RFC 9111 §4.2, as a private cache), within the bounds."""
-    control, age = headers.get(b"cache-control"), headers.get(b"age")
-    if control is None:
+    said, age = max_age(headers.get(b"cache-control")), headers.get(b"age")
+    if said is None:
         return settings.refresh
-    control = control.lower()
-    found = _MAX_AGE.search(control)
-    if b"no-store" in control or b"no-cache" in control:
-        said = 0.0
-    elif found is None:
-        return settings.refresh
-    else:
-        said = float(found[1]) - (float(age) if age is not None and _AGE.fullmatch(age) else 0.0)
+    if age is not None and _AGE.fullmatch(age):
+        said -= float(age)
     return min(max(said, settings.at_least), settings.at_most)
 
 

@@ -137,7 +137,7 @@ def principal_of(token: Token, rules: Rules, scheme: str) -> Principal:
         claims=claims,
         scopes=_scopes(claims, rules.scopes),
         credential=credential,
-        expires=claims["exp"],
+        expires=claims["exp"] + rules.leeway,
     )
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from castlegate.principal import Principal
-from castlegate.schemes.answers import Accepted, Nonsense, Refused, Verdict
+from castlegate.schemes.answers import Accepted, Nonsense, Rejected, Verdict
 
-REFUSAL = Refused("The credential is not accepted.")
+REFUSAL = Rejected("The credential is not accepted.")
 LARGEST = 64 * 1024  # bytes of an answer
 
 _LONGEST_SUBJECT = 1024  # characters
@@ -60,7 +60,7 @@ def _accept(told: dict[str, Any], claims: dict[str, Any], scheme: str, now: floa
     ends = [_number(each["exp"], "exp") for each in (told, claims) if each.get("exp") is not None]
     expires = min(ends, default=math.inf)
     if expires <= now:
-        return Refused("The credential has expired.")
+        return Rejected("The credential has expired.")
     keep = expires - now if ends else None
     if told.get("ttl") is not None:
         keep = min(_number(told["ttl"], "ttl"), math.inf if keep is None else keep)

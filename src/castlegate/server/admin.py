@@ -16,7 +16,8 @@ import msgspec
 from castlegate.build import Readiness
 from castlegate.config.report import Report
 from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import parse_key

@@ -15,6 +15,7 @@ from castlegate.document import Document
 from castlegate.stores.counts import Counts, Layout
 from castlegate.stores.ledger import Ledger
 from castlegate.telemetry.metrics import Registry
+from castlegate.telemetry.stumbles import Stumbles
 
 logger = logging.getLogger("castlegate.limits")
 
@@ -28,7 +29,7 @@ class Counting:
         """Raises `OSError`."""
         self._ledger = None if document.state is None else Ledger(folder / document.state)
         secret = secrets.token_bytes(16) if self._ledger is None else self._ledger.secret
-        self.keys = document.limits.keys
+        self.keys = document.limit_store.entries
         layout = Layout(self.keys, workers)
         self.descriptor = Counts.create(layout, secret)
         self._counts = Counts(layout, self.descriptor)
@@ -38,7 +39,7 @@ class Counting:
             "castlegate_quota_writes_total", "How often what is used of quotas was written, by result.", "result"
         )
         self._written, self._failed = writes.child("ok"), writes.child("error")
-        held = registry.gauge("castlegate_limit_keys", "Keys that limits keep, idle ones among them.", "of")
+        held = registry.gauge("castlegate_limit_keys", "Entries of the limit store, idle ones among them.", "of")
         for name in self._counts.held():
             held.watch(partial(self._held, name), name)
         if self._ledger is not None:
@@ -53,10 +54,14 @@ class Counting:
 
     async def keep(self) -> None:
         """Write what is used of quotas, again and again."""
-        loop = asyncio.get_running_loop()
+        loop, stumbles = asyncio.get_running_loop(), Stumbles(logger, "writing what is used of quotas")
         while self._ledger is not None:
             await asyncio.sleep(_EVERY)
-            await loop.run_in_executor(None, self._save, self._ledger)
+            try:
+                await loop.run_in_executor(None, self._save, self._ledger)
+            except Exception as error:  # noqa: BLE001 - logged
+                self._failed.value += 1
+                stumbles.tell(error)
 
     def close(self) -> None:
         """The last write, when no worker is left."""

@@ -50,3 +50,9 @@ def _bind(
         raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
     opened.setblocking(False)
     return opened
+
+
+def place_of(listening: socket.socket) -> str:
+    """`host:port`, as it stands in URLs."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

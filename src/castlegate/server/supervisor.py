@@ -36,7 +36,7 @@ from castlegate.server.counting import Counting
 from castlegate.server.notify import notify
 from castlegate.server.orphans import wait_for_orphans
 from castlegate.server.process import Place, WorkerProcess
-from castlegate.server.sockets import listen
+from castlegate.server.sockets import listen, place_of
 from castlegate.telemetry.log_writer import LOG_FLAGS, LOG_MODE
 from castlegate.telemetry.metrics import Registry
 from castlegate.telemetry.stumbles import Stumbles
@@ -306,7 +306,11 @@ class Supervisor:
             (before.listen.address != after.listen.address, at.field("listen", "address"), "listen.address"),
             ((before.listen.tls is None) != (after.listen.tls is None), at.field("listen", "tls"), "listen.tls"),
             (before.state != after.state, at.field("state"), "state"),
-            (before.limits.keys != after.limits.keys, at.field("limits", "keys"), "limits.keys"),
+            (
+                before.limit_store.entries != after.limit_store.entries,
+                at.field("limit_store", "entries"),
+                "limit_store.entries",
+            ),
             (before.admin != after.admin, at.field("admin"), "admin"),
             (worker_count(before.workers) != worker_count(after.workers), at.field("workers"), "workers"),
             (embedded[0] != embedded[1], at.field("kafka"), "the embedded broker"),
@@ -374,14 +378,13 @@ class Supervisor:
         return Listener(listen_settings, router, Route("-", _not_found, 0, registry), None, registry)
 
     def _announce(self, admin: socket.socket) -> None:
-        host, port = self._places[0].listening.getsockname()[:2]
-        at = admin.getsockname()
         scheme = "http" if self._document.listen.tls is None else "https"
         count = len(self._places)
         workers = "" if count == 1 else f" and {count} workers"
         sys.stderr.write(
-            f"castlegate listens on {scheme}://{host}:{port} with {len(self._document.routes)} routes{workers}; "
-            f"health, readiness and metrics are on http://{at[0]}:{at[1]}\n"
+            f"castlegate listens on {scheme}://{place_of(self._places[0].listening)} with "
+            f"{len(self._document.routes)} routes{workers}; "
+            f"health, readiness and metrics are on http://{place_of(admin)}\n"
         )
         sys.stderr.flush()
         notify("READY=1")

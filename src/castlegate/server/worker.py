@@ -29,7 +29,6 @@ from castlegate.edge.listener import Listener
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request, Response
 from castlegate.routing.route import Route
-from castlegate.server.certificates import keep_current
 from castlegate.server.control import (
     Channel,
     Discard,
@@ -50,6 +49,7 @@ from castlegate.telemetry.metrics import Announcement, Memory, Registry
 from castlegate.telemetry.stumbles import Stumbles
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
+from castlegate.wire.watching import keep_current
 
 logger = logging.getLogger("castlegate.worker")
 
@@ -259,13 +259,12 @@ class Worker:
 
     async def _end_all(self, grace: float) -> None:
         """What the generations share is stopped by the last that has it."""
-        while living := self._living():
-            if self._prepared is not None:
-                self._prepared = None
-            else:
-                self._alive.pop()
+        ending = list(self._living())
+        self._prepared = None
+        while ending:
+            generation = ending.pop()
             try:
-                await living[-1].retire(self._alive, grace)
+                await generation.retire(ending, grace)
             except Exception as error:  # noqa: BLE001 - logged; the others are to end all the same
                 self._stumbles.tell(error)
 

@@ -54,7 +54,9 @@ class Counts:
         lock = self._descriptor if layout.workers > 1 else -1
         held = _SECRET // 8 + worker * _TABLES
         dropped = (registry or Registry()).counter(
-            "castlegate_limit_keys_dropped_total", "Keys of limits dropped for others while they still counted.", "of"
+            "castlegate_limit_keys_dropped_total",
+            "Entries of the limit store dropped for others while they still counted.",
+            "of",
         )
         rates = Table(self._map, layout.rates, layout.sets, 1, lock, held)
         self.rates = Rates(rates, dropped.child("rates"))

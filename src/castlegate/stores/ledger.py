@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS quotas (
 );
 """
 _SECRET = 16  # bytes
+_OTHER = "it holds something else than quotas"
 
 
 class Ledger:
@@ -54,6 +55,8 @@ class Ledger:
         """Put what still counts into the table, before anybody uses it; returns how many keys. Raises `OSError`."""
         try:
             found = self._file.execute("SELECT key, ends, used FROM quotas WHERE ends > ?", (time.time(),)).fetchall()
+            if not all(type(each) is int for row in found for each in row):
+                raise sqlite3.DatabaseError(_OTHER)
             for key, ends, used in found:
                 quotas.restore(key, ends, used)
             # Anew, since the table may have another size than the one before.
@@ -92,7 +95,9 @@ class Ledger:
     def _find_secret(self) -> bytes:
         self._file.execute("BEGIN IMMEDIATE")
         found = self._file.execute("SELECT value FROM secret").fetchone()
-        secret: bytes = secrets.token_bytes(_SECRET) if found is None else found[0]
+        secret = secrets.token_bytes(_SECRET) if found is None else found[0]
+        if not isinstance(secret, bytes) or len(secret) != _SECRET:
+            raise sqlite3.DatabaseError(_OTHER)
         if found is None:
             self._file.execute("INSERT INTO secret VALUES (?)", (secret,))
         self._file.execute("COMMIT")

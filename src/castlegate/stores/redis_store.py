@@ -1,8 +1,9 @@
 """Counting in Redis, exactly, for all instances together.
 
 What the requests of a moment ask is sent as one command: a script that judges each request's limits in turn, all or
-none of them counted. Whoever waits does so for `timeout` at most; when Redis does not answer it counts as lost, all who
-wait are told so at once, and nobody asks it until it has answered again.
+none of them counted. Whoever waits does so for `timeout` at most, whatever is asked before. When Redis leaves a command
+unanswered for so long it counts as lost, all who wait are told so at once, and nobody asks it until it has answered
+again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from castlegate.stores.settings import LimitStore
 from castlegate.telemetry.metrics import Registry
 from castlegate.waiting import Waiter
+from castlegate.wire.timer import Timer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -76,17 +78,27 @@ class Question(NamedTuple):
     second: int
 
 
-class _Asked(NamedTuple):
-    questions: list[Question]
-    answer: Waiter[list[int] | None]
+class _Asked:
+    """One request that waits; an entry of the timer. Once it is settled, Redis is not asked for it any more."""
+
+    __slots__ = ("answer", "questions")
+
+    def __init__(self, questions: list[Question]) -> None:
+        self.questions = questions
+        self.answer: Waiter[list[int] | None] = Waiter()
+
+    def expire(self) -> None:
+        """It waits no longer."""
+        self.answer.settle(None)
 
 
 class RedisStore:
     """Of one worker. `_waiting` is appended to by requests and emptied by whoever sends, or when Redis is lost."""
 
-    def __init__(self, settings: LimitStore, folder: Path, registry: Registry) -> None:
+    def __init__(self, settings: LimitStore, folder: Path, timer: Timer, registry: Registry) -> None:
         self._settings = settings
         self._folder = folder
+        self._timer = timer
         self._prefix = settings.prefix + ":"
         self._waiting: deque[_Asked] = deque()
         self._news = asyncio.Event()
@@ -98,18 +110,29 @@ class RedisStore:
             "castlegate_limit_store_failures_total", "How often Redis was lost, or could not be reached, for limits."
         ).child()
         self._lost = registry.counter(
-            "castlegate_limit_store_lost_total", "Limited requests that were not counted in Redis, since it was lost."
+            "castlegate_limit_store_lost_total",
+            "Limited requests that were not counted in Redis, since it was lost or too slow.",
         ).child()
         self._gauge = registry.gauge("castlegate_limit_store_up", "Workers whose Redis answers.").child()
 
-    def ask(self, questions: list[Question]) -> Waiter[list[int] | None] | None:
-        """What is answered to each. None, at once or in the end: Redis is lost."""
+    async def ask(self, questions: list[Question], deadline: float) -> list[int] | None:
+        """What is answered to each. None: Redis is lost, or does not answer in time."""
         if not self._up or len(self._waiting) >= _MOST_WAITING:
             self._lost.value += 1
             return None
-        answer: Waiter[list[int] | None] = Waiter()
-        self._waiting.append(_Asked(questions, answer))
+        asked = _Asked(questions)
+        self._waiting.append(asked)
         self._news.set()
+        # From here on, not from when it is sent: other commands may be before it.
+        until = min(deadline, self._timer.now() + self._settings.timeout)
+        self._timer.add(asked, until)
+        try:
+            answer = await asked.answer
+        finally:
+            self._timer.remove(asked, until)
+            asked.answer.settle(None)  # of who leaves nothing is counted, if it was not sent yet
+        if answer is None:
+            self._lost.value += 1
         return answer
 
     async def start(self) -> None:
@@ -172,15 +195,25 @@ class RedisStore:
             while not waiting:
                 self._news.clear()
                 await self._news.wait()
-            batch = [waiting.popleft() for _ in range(min(len(waiting), _BATCH))]
+            batch = self._next()
+            if not batch:
+                continue
             try:
                 async with asyncio.timeout(self._settings.timeout):
                     answers = await self._command(client, batch)
             except BaseException:
-                self._lost.value += len(batch)
                 _settle(batch, None)
                 raise
             _settle(batch, answers)
+
+    def _next(self) -> list[_Asked]:
+        """Of those that wait, as many as one command asks for."""
+        batch: list[_Asked] = []
+        while self._waiting and len(batch) < _BATCH:
+            asked = self._waiting.popleft()
+            if not asked.answer.done():
+                batch.append(asked)
+        return batch
 
     async def _command(self, client: Redis, batch: list[_Asked]) -> list[int]:
         keys: list[Any] = []
@@ -197,7 +230,6 @@ class RedisStore:
         return answers
 
     def _tell_waiting(self) -> None:
-        self._lost.value += len(self._waiting)
         while self._waiting:
             self._waiting.popleft().answer.settle(None)
 

@@ -13,14 +13,14 @@ from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_MOST_KEYS = 50_000_000
+_MOST = 50_000_000
 
 
 class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Where the limits, quotas and concurrency of routes are counted. All workers of an instance count together."""
 
-    keys: Count = 1_000_000
-    """Keys (addresses, principals, ...) that are counted at once, of all rates together and of all quotas together. Of
+    entries: Count = 1_000_000
+    """Addresses, principals, ... that are counted at once, of all rates together and of all quotas together. Of
     more, those are dropped that have been idle for the longest, which costs nothing where their time has passed
     (`castlegate_limit_keys_dropped_total` counts where it has not). A million take up to 85 MB, as they come, once for
     all workers. Only a restart changes it."""
@@ -37,7 +37,8 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     """What becomes of limited requests while Redis does not answer: `local` has each instance count for itself in its
     memory, from nothing, until it is back; `refuse` answers 503. Either is done at once, without waiting for Redis."""
     timeout: Seconds = 0.25
-    """How long a request waits for Redis; then Redis counts as lost until it answers again."""
+    """How long a request waits for Redis, if its own timeout is not shorter; then it is treated as `lost` says. When
+    Redis leaves a command unanswered for so long, it counts as lost until it answers again."""
     connections: Count = 2
     """Connections to Redis that each worker has. Each carries what all requests of a moment ask as one command."""
     prefix: str = "castlegate"
@@ -47,8 +48,8 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
 
     def check(self, at: Place) -> None:
         """What goes with Redis."""
-        if self.keys > _MOST_KEYS:
-            at.field("keys").mistake(f"must be at most {_MOST_KEYS}, found {self.keys}")
+        if self.entries > _MOST:
+            at.field("entries").mistake(f"must be at most {_MOST}, found {self.entries}")
         if not _PREFIX.fullmatch(self.prefix):
             at.field("prefix").mistake("a prefix has up to 64 letters, digits and '_', '.', ':', '-'")
         if self.store != "redis":

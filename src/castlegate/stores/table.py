@@ -32,7 +32,7 @@ def sets_for(keys: int) -> int:
 class Table:
     """See the module. What reads and writes numbers of a key does so between `lock` and `unlock` of its set."""
 
-    __slots__ = ("_block", "_first", "_lock", "_map", "_mask", "held", "planes", "sets", "start", "words")
+    __slots__ = ("_block", "_first", "_lock", "_map", "_mask", "held", "missed", "planes", "sets", "start", "words")
 
     def __init__(self, memory: mmap.mmap, start: int, sets: int, planes: int, lock: int, held: int) -> None:
         """From the byte `start` on; `lock` is a descriptor of the memory, or -1 where nobody else has it; `held` is the
@@ -48,6 +48,7 @@ class Table:
         self._block = WAYS * (1 + planes)  # words of a set
         self._mask = sets - 1
         self._lock = lock
+        self.missed = 0  # times that this process went on without a lock
 
     @staticmethod
     def size(sets: int, planes: int) -> int:
@@ -77,6 +78,7 @@ class Table:
                 time.sleep(0 if number < _AT_ONCE else _NAP)  # 0 lets others have the processor
             else:
                 return
+        self.missed += 1
 
     def unlock(self, base: int) -> None:
         """Let others have it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from castlegate.errors import Kinds
-from castlegate.message import Pairs
+from castlegate.headers import Pairs
 from castlegate.wire.fields import Malformed
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~]*)?")

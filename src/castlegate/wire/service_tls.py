@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from castlegate.config.addresses import check_host
-from castlegate.config.report import Place, Report
+from castlegate.config.report import DocumentPath, Place, Report, show_path
 from castlegate.config.units import Seconds
 from castlegate.waiting import Waiter
 from castlegate.wire.certificates import PairFiles, load_authorities, load_pair, new_context
@@ -58,11 +58,15 @@ class ServiceTls(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
 class ServiceCertificates:
     """The context of a service's connections, made anew by `reload`; open connections stay."""
 
-    def __init__(self, settings: ServiceTls, service: str, folder: Path) -> None:
-        self.name = f"services.{service}.http.tls"
+    def __init__(self, settings: ServiceTls, whose: str, path: DocumentPath, folder: Path) -> None:
+        """`whose` they are, in words such as `service orders`, and the `path` of the settings in the configuration: for
+        the log.
+        """
+        self.name = show_path(path)
         self.every = settings.watch
         self._settings = settings
-        self._service = service
+        self._whose = whose
+        self._path = path
         self._folder = folder
         self._context: ssl.SSLContext
         self._told: dict[tuple[str, str], float] = {}  # instance and reason → when it was logged
@@ -82,7 +86,7 @@ class ServiceCertificates:
     def reload(self) -> list[str]:
         """See `FromFiles`."""
         report = Report(self._folder)
-        context = _make(self._settings, report.place("services", self._service, "http", "tls"))
+        context = _make(self._settings, report.place(*self._path))
         report.raise_if_any()
         self._context = context
         return [str(warning) for warning in report.warnings]
@@ -109,7 +113,7 @@ class ServiceCertificates:
         if now - self._told.get((instance, reason), -_LOG_EVERY) >= _LOG_EVERY:
             self._told[instance, reason] = now
             reason = reason if " " in reason else reason.lower().replace("_", " ")
-            logger.warning("service %s: no TLS with %s: %s", self._service, instance, reason)
+            logger.warning("%s: no TLS with %s: %s", self._whose, instance, reason)
 
 
 def _make(settings: ServiceTls, at: Place) -> ssl.SSLContext:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 
 _NO_TRACE: Any = None
 

@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from castlegate.expressions.program import LONGEST, MOST_VALUES, Undecided, compile_condition
+from castlegate.expressions.program import (
+    LONGEST,
+    LONGEST_MATCHED,
+    MOST_BUILT,
+    MOST_VALUES,
+    Undecided,
+    compile_condition,
+)
 from castlegate.expressions.syntax import Unreadable
-from castlegate.message import Headers, Request
+from castlegate.headers import Headers
+from castlegate.message import Request
 from castlegate.policies.facts import RequestFacts
 from castlegate.principal import Principal
 from castlegate.telemetry.trace import Trace
@@ -196,6 +204,28 @@ def test_the_parts_of_a_condition_can_be_asked_one_by_one() -> None:
 def test_what_is_too_large_is_refused(text: str) -> None:
     with pytest.raises(Unreadable):
         compile_condition(text, RequestFacts())
+
+
+@pytest.mark.parametrize(
+    "text", ["principal.claims.a.filter(x, x != 'b').size() > 0", "principal.claims.a.map(x, x) != []"]
+)
+def test_lists_are_made_of_few_values_since_each_is_copied_for_the_next(text: str) -> None:
+    few = Principal(subject="ann", scheme="tokens", claims={"a": ["a"] * (MOST_BUILT - 1)})
+    many = Principal(subject="ann", scheme="tokens", claims={"a": ["a"] * MOST_BUILT})
+    assert decide(text, principal=few) is True
+    assert decide(text, principal=many) is None
+    assert decide("principal.claims.a.exists(x, x == 'a')", principal=many) is True
+
+
+@pytest.mark.parametrize("claim", ["a" * (LONGEST_MATCHED + 1), ["a" * (LONGEST_MATCHED + 1)], {"b": "a" * 60_000}])
+def test_patterns_are_for_short_texts(claim: Any) -> None:
+    """The time that this one takes for 60,000 characters is seconds."""
+    pattern = "matches('(?:[a-z]{1,100}){1,50}b')"
+    longer = Principal(subject="ann", scheme="tokens", claims={"a": claim})
+    place = "" if isinstance(claim, str) else "[0]" if isinstance(claim, list) else ".b"
+    assert decide(f"!principal.claims.a{place}.{pattern}", principal=longer) is None
+    short = Principal(subject="ann", scheme="tokens", claims={"a": "a" * 40})
+    assert decide(f"!principal.claims.a.{pattern}", principal=short) is True
 
 
 WORDS = [

@@ -9,10 +9,12 @@ from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from castlegate.issuer.families import Bounds, Granted, Token, new_token, read_token
+from castlegate.errors import CallFailed
+from castlegate.issuer.families import Bounds, Granted, RefreshToken, begun, new_token, read_token, used
 from castlegate.issuer.topic import Table, TopicFamilies
 from castlegate.wire.timer import Timer
 
@@ -67,9 +69,10 @@ class Reader:
 
 
 class Instance:
-    def __init__(self, topic: Topic) -> None:
+    def __init__(self, topic: Topic, grace: float = 0.0) -> None:
         self.reader = Reader(topic)
-        self.families = TopicFamilies(self.reader, Timer(asyncio.get_running_loop()), Bounds(100.0, 1000.0, 0.0), 100)
+        bounds = Bounds(100.0, 1000.0, grace)
+        self.families = TopicFamilies(self.reader, Timer(asyncio.get_running_loop()), bounds, 100)
         self.reader.start(self.families)
 
 
@@ -83,6 +86,37 @@ async def settle(instances: list[Instance], asked: list[Awaitable[Any]], lags: l
         instance.reader.read(lags[turn % len(lags)] if turn < 200 else 10)
         turn += 1
     return [task.result() for task in tasks]
+
+
+class Broken(Reader):
+    """One that fails as nobody foresees, so many times."""
+
+    failures = 1
+
+    async def append(self, key: bytes, value: bytes | None, deadline: float) -> int:
+        if self.failures:
+            self.failures -= 1
+            raise KeyError("nobody foresaw this")
+        return await super().append(key, value, deadline)
+
+
+def test_an_unforeseen_error_is_told_to_who_waits_and_to_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def go() -> None:
+        topic = Topic()
+        reader = Broken(topic)
+        families = TopicFamilies(reader, Timer(asyncio.get_running_loop()), Bounds(100.0, 1000.0, 0.0), 100)
+        reader.start(families)
+        with pytest.raises(CallFailed, match="Not all refresh tokens are known yet"):
+            await asyncio.wait_for(families.use(new_token(), new_token(), FAR), 5)
+        asked = asyncio.ensure_future(families.use(new_token(), new_token(), FAR))
+        while not asked.done():
+            await asyncio.sleep(0.001)
+            reader.records = topic.records
+            reader.read(10)
+        assert asked.result() is None
+
+    asyncio.run(go())
+    assert sum("finding out how far the issuer's topic goes failed" in each for each in caplog.messages) == 1
 
 
 LAGS = st.lists(st.integers(0, 3), min_size=1, max_size=8)
@@ -160,7 +194,23 @@ def test_whoever_begins_with_what_compaction_has_left_takes_nothing_that_the_oth
     asyncio.run(go())
 
 
-def is_good(instance: Instance, token: Token) -> bool:
+def test_a_use_that_comes_behind_a_logout_gives_its_token_no_grace() -> None:
+    """The instance that wrote it was killed before it could say that the login has ended."""
+    token, now, bounds = new_token(), time.time(), Bounds(100.0, 1000.0, 10.0)
+    key, family = token.family.encode(), begun(GRANTED, token, now, bounds)
+    after = used(family, token, new_token(token), now, bounds)
+
+    async def go() -> None:
+        topic = Topic()
+        topic.records += [(key, msgspec.json.encode(family)), (key, None), (key, msgspec.json.encode(after))]
+        one = Instance(topic, grace=10.0)
+        one.reader.read(3)
+        assert await settle([one], [one.families.use(token, new_token(token), FAR)], [1]) == [None]
+
+    asyncio.run(go())
+
+
+def is_good(instance: Instance, token: RefreshToken) -> bool:
     """As far as it has read."""
     family = instance.families._families.get(token.family.encode())
     return family is not None and family.takes(token.own, time.time())

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from castlegate.errors import Kinds
-from castlegate.message import Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
 from castlegate.policies.authenticate import Authenticate
 from castlegate.principal import Principal
 from castlegate.schemes.scheme import Unauthenticated
@@ -99,3 +100,12 @@ async def test_what_cannot_be_judged_now_is_503_and_no_challenge() -> None:
     assert response.status == 503
     assert response.headers.get(b"retry-after") == b"5"
     assert not challenges(response)
+
+
+@pytest.mark.parametrize("order", [("token", "key"), ("key", "token")])
+async def test_a_credential_that_nobody_could_judge_is_not_called_bad_because_another_scheme_refuses(
+    order: tuple[str, str],
+) -> None:
+    schemes = [FieldScheme(name.encode()) for name in order]
+    assert (await ask(schemes, token=b"later", key=b"old")).status == 503
+    assert (await ask(schemes, token=b"later", key=b"new")).body == b"ann"

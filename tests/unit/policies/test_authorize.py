@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from castlegate.config.report import Report
-from castlegate.message import Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
 from castlegate.policies.authorize import AnyScope, Authorization, Authorize, authorize
 from castlegate.policies.named import NamedPolicy
 from castlegate.policies.policy import Site

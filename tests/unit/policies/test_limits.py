@@ -7,9 +7,10 @@ import math
 from castlegate.calls.roots import PRINCIPAL
 from castlegate.config.references import request_scope
 from castlegate.config.report import Report
-from castlegate.message import Headers, Request, Response
-from castlegate.policies.limits.keys import key_of
-from castlegate.policies.limits.measures import Identity, OwnRate, Rate
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
+from castlegate.policies.limits.measures import LimitName, OwnRate, Rate
+from castlegate.policies.limits.per import key_of
 from castlegate.policies.limits.policy import Limit
 from castlegate.principal import Principal
 from castlegate.rules.gcra import SECOND, Pace
@@ -22,9 +23,9 @@ HOUR = 3600 * SECOND
 
 def policy(per: str, *, own: bool = False, number: int = 2) -> Limit:
     scope = request_scope().including(PRINCIPAL)
-    identity = Identity(per, key_of(per, scope, Report().place()), ("rate", per), Counter())
+    limit_name = LimitName(per, key_of(per, scope, Report().place()), ("rate", per), Counter())
     kind = OwnRate if own else Rate
-    measure = kind(identity, Pace(number, HOUR, number), Counts(Layout(100, 1)))
+    measure = kind(limit_name, Pace(number, HOUR, number), Counts(Layout(100, 1)))
     return Limit([measure], [], None, {}, refuse_when_lost=False)
 
 

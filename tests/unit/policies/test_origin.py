@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from castlegate.message import Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Request, Response
 from castlegate.policies.origin import OriginPolicy
 from castlegate.principal import Principal
 from castlegate.telemetry.trace import Trace

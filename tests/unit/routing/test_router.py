@@ -216,7 +216,7 @@ def test_an_escape_is_no_way_past_a_more_specific_route(path: bytes, refused: bo
     target, _ = found.match(b"GET", b"h", path)
     if refused:
         with pytest.raises(RequestRefused) as raised:
-            found.confirm(b"GET", b"h", path, target)
+            found.confirm(b"GET", b"h", path, target, lambda _: False)
         assert raised.value.kind is Kinds.BAD_PATH
     else:
-        found.confirm(b"GET", b"h", path, target)
+        found.confirm(b"GET", b"h", path, target, lambda _: False)

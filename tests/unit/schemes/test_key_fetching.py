@@ -3,7 +3,7 @@
 import pytest
 
 from castlegate.config.addresses import parse_url
-from castlegate.message import Headers
+from castlegate.headers import Headers
 from castlegate.schemes.key_fetching import KeyFetching, lifetime, may_be_asked
 
 SETTINGS = KeyFetching(refresh=300.0, at_least=60.0, at_most=3600.0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from castlegate.schemes.answers import Accepted, Nonsense, Refused, Verdict
+from castlegate.schemes.answers import Accepted, Nonsense, Rejected, Verdict
 from castlegate.schemes.verdict import read_answer, read_introspection
 
 NOW = 1_800_000_000.0
@@ -22,7 +22,7 @@ OBJECTS = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, VALUES))
 
 
 def is_sound(verdict: Verdict) -> bool:
-    if isinstance(verdict, Refused):
+    if isinstance(verdict, Rejected):
         return True
     principal, keep = verdict
     return bool(

@@ -110,7 +110,7 @@ sys.stdin.readline()
 for number in range(60_000):
     admitted += counts.rates.take(b"key key ", pace, SECOND) > 0
     counts.rates.take(number.to_bytes(8, "little"), pace, SECOND)
-print(admitted)
+print(admitted, counts.rates.table.missed)
 """
 
 
@@ -127,7 +127,7 @@ def test_processes_that_take_at_once_admit_exactly_the_limit() -> None:
         for worker in range(2)
     ]
     os.close(descriptor)
-    found = 0
+    admitted = missed = 0
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -136,9 +136,10 @@ def test_processes_that_take_at_once_admit_exactly_the_limit() -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        found += int(process.communicate(timeout=30)[0])
+        told = process.communicate(timeout=60)[0].split()
+        admitted, missed = admitted + int(told[0]), missed + int(told[1])
     # One more for each time that a lock was not to be had: its holder had lost the processor just there.
-    assert 100_000 <= found <= 100_002
+    assert 100_000 <= admitted <= 100_000 + missed
 
 
 def test_quotas_are_counted_to_the_end_of_their_window() -> None:

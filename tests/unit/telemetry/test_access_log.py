@@ -57,3 +57,16 @@ def test_it_tells_of_the_request_and_of_its_end(tmp_path: Path) -> None:
 def test_who_asked_is_named_where_it_is_known(tmp_path: Path, subject: str) -> None:
     told = line(tmp_path, Somebody(subject, "jwt"))
     assert (told["principal"], told["auth"]) == (subject, "jwt")
+
+
+@pytest.mark.parametrize(
+    ("query", "logged"),
+    [
+        (b"token=a;b=1", "token=[redacted]"),
+        (b"a=1;token=x;b=2&c=3", "a=1;token=[redacted]&c=3"),
+        (b"a;%74oken=x", "a;%74oken=[redacted]"),
+        (b"a=1;b=2", "a=1;b=2"),
+    ],
+)
+def test_no_secret_is_written_where_semicolons_stand_between(tmp_path: Path, query: bytes, logged: str) -> None:
+    assert line(tmp_path, None, query)["query"] == logged

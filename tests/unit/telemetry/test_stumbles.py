@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from tests.testbeds.embedded import EmbeddedBroker
 
-from castlegate.server.certificates import keep_current, signature
 from castlegate.telemetry.stumbles import Stumbles
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.settings import Kafka
 from castlegate.upstreams.kafka.watch import Look, Watch
+from castlegate.wire.watching import keep_current, signature
 
 log = logging.getLogger("castlegate.test")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from castlegate.errors import Kind, Kinds
 from castlegate.message import Ended, Request
-from castlegate.policies.limits.keys import KeyOf
+from castlegate.policies.limits.per import KeyOf
 from castlegate.rules.gcra import SECOND, Pace, parse_rate
 from castlegate.rules.windows import Window, end_of
 from castlegate.stores.counts import Counts
@@ -34,7 +34,7 @@ class Exceeded(NamedTuple):
     item: bytes  # of RateLimit
 
 
-class Identity(NamedTuple):
+class LimitName(NamedTuple):
     """What a limit is told apart by from others, in memory and in Redis."""
 
     name: str
@@ -53,19 +53,19 @@ class Identity(NamedTuple):
 class Rate:
     """So many in a time."""
 
-    __slots__ = ("_hash", "_identity", "_key_of", "_pace", "_rates", "_room", "_shared", "policy")
+    __slots__ = ("_hash", "_key_of", "_limit", "_pace", "_rates", "_room", "_shared", "policy")
 
-    def __init__(self, identity: Identity, pace: Pace, counts: Counts) -> None:
+    def __init__(self, limit: LimitName, pace: Pace, counts: Counts) -> None:
         window = max(1, -(-pace.period // SECOND))
         quantity = pace.number * window * SECOND // pace.period
-        self.policy = b'"%b";q=%d;w=%d' % (identity.name.encode(), quantity, window)
-        self._identity = identity
-        self._key_of = identity.key_of
+        self.policy = b'"%b";q=%d;w=%d' % (limit.name.encode(), quantity, window)
+        self._limit = limit
+        self._key_of = limit.key_of
         self._pace = pace
-        self._room = b'"%b";r=%%d;t=%%d' % identity.name.encode()
+        self._room = b'"%b";r=%%d;t=%%d' % limit.name.encode()
         self._rates = counts.rates
-        self._hash = counts.keyed(identity.prefix)
-        self._shared = shared_hash(identity.prefix)
+        self._hash = counts.keyed(limit.prefix)
+        self._shared = shared_hash(limit.prefix)
 
     def take(self, request: Request) -> bytes | Exceeded:
         """Count it if it is admitted; the item of RateLimit. Raises `RequestRefused`."""
@@ -96,7 +96,7 @@ class Rate:
         pace = self._pace
         if debt >= 0:
             return self._room % (pace.left(debt), -(-pace.until_more(debt) // SECOND))
-        self._identity.refused.value += 1
+        self._limit.refused.value += 1
         wait = max(1, -(debt // SECOND))
         detail = f"More than {pace.number} requests in {_duration(pace.period)}. Try again in {wait} s."
         return Exceeded(Kinds.LIMITED, detail, wait, self._room % (0, wait))
@@ -105,8 +105,8 @@ class Rate:
 class OwnRate:
     """The rate that the principal has of its own, else that of the route."""
 
-    def __init__(self, identity: Identity, pace: Pace, counts: Counts) -> None:
-        ordinary = self._ordinary = Rate(identity, pace, counts)
+    def __init__(self, limit: LimitName, pace: Pace, counts: Counts) -> None:
+        ordinary = self._ordinary = Rate(limit, pace, counts)
         self.policy = ordinary.policy
 
         @lru_cache(1024)
@@ -115,7 +115,7 @@ class OwnRate:
                 count, period = parse_rate(text)
             except ValueError:
                 return ordinary
-            own = identity._replace(parts=(*identity.parts, "own", text))
+            own = limit._replace(parts=(*limit.parts, "own", text))
             return Rate(own, Pace(count, period, count), counts)
 
         self._of = of
@@ -132,20 +132,20 @@ class OwnRate:
 class Quota:
     """So many in a day or month of the calendar."""
 
-    __slots__ = ("_amount", "_hash", "_identity", "_key_of", "_quotas", "_room", "_shared", "_window", "policy")
+    __slots__ = ("_amount", "_hash", "_key_of", "_limit", "_quotas", "_room", "_shared", "_window", "policy")
 
-    def __init__(self, identity: Identity, window: Window, amount: int, counts: Counts) -> None:
-        name = identity.name.encode()
+    def __init__(self, limit: LimitName, window: Window, amount: int, counts: Counts) -> None:
+        name = limit.name.encode()
         # Months differ in length, and `w` may be left out.
         self.policy = b'"%b";q=%d' % (name, amount) + (b";w=86400" if window == "daily" else b"")
-        self._identity = identity
-        self._key_of = identity.key_of
+        self._limit = limit
+        self._key_of = limit.key_of
         self._window: Window = window
         self._amount = amount
         self._room = b'"%b";r=%%d;t=%%d' % name
         self._quotas = counts.quotas
-        self._hash = counts.keyed(identity.prefix)
-        self._shared = shared_hash(identity.prefix)
+        self._hash = counts.keyed(limit.prefix)
+        self._shared = shared_hash(limit.prefix)
 
     def take(self, request: Request) -> bytes | Exceeded:
         """Count it if it is admitted; the item of RateLimit. Raises `RequestRefused`."""
@@ -177,7 +177,7 @@ class Quota:
         wait = max(1, math.ceil(left))
         if used >= 0:
             return self._room % (self._amount - used, wait)
-        self._identity.refused.value += 1
+        self._limit.refused.value += 1
         period = "day" if self._window == "daily" else "month"
         detail = f"The quota of {self._amount} requests a {period} is used up."
         return Exceeded(Kinds.LIMITED, detail, wait, self._room % (0, wait))
@@ -186,17 +186,17 @@ class Quota:
 class Concurrency:
     """So many at once."""
 
-    __slots__ = ("_hash", "_identity", "_key_of", "_most", "_room", "_slots", "policy")
+    __slots__ = ("_hash", "_key_of", "_limit", "_most", "_room", "_slots", "policy")
 
-    def __init__(self, identity: Identity, most: int, counts: Counts) -> None:
-        name = identity.name.encode()
+    def __init__(self, limit: LimitName, most: int, counts: Counts) -> None:
+        name = limit.name.encode()
         self.policy = b'"%b";q=%d;qu="concurrent-requests"' % (name, most)
-        self._identity = identity
-        self._key_of = identity.key_of
+        self._limit = limit
+        self._key_of = limit.key_of
         self._most = most
         self._room = b'"%b";r=%%d' % name
         self._slots = counts.slots
-        self._hash = counts.keyed(identity.prefix)
+        self._hash = counts.keyed(limit.prefix)
 
     def take(self, request: Request) -> bytes | Exceeded:
         """Hold a slot until the request has ended; the item of RateLimit. Raises `RequestRefused`."""
@@ -205,7 +205,7 @@ class Concurrency:
         slots = self._slots
         cell, held = slots.acquire(made.digest(), self._most)
         if not cell:
-            self._identity.refused.value += 1
+            self._limit.refused.value += 1
             detail = f"More than {self._most} requests at once. Try again in a moment."
             return Exceeded(Kinds.CROWDED, detail, 1, self._room % 0)
 

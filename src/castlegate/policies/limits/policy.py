@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from castlegate.errors import GatewayError, Kinds, RequestRefused
-from castlegate.message import Handler, Headers, Request, Response
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
 from castlegate.policies.limits import measures
-from castlegate.policies.limits.keys import WORDS, key_of
-from castlegate.policies.limits.measures import Exceeded, Identity
+from castlegate.policies.limits.measures import Exceeded, LimitName
+from castlegate.policies.limits.per import WORDS, key_of
 from castlegate.policies.limits.settings import AnyLimit, Limits
 from castlegate.policies.policy import Site
 from castlegate.problem import problem
@@ -42,11 +43,13 @@ def _make(settings: Limits, site: Site, *, by_address: bool) -> Limit | None:
     if not counted and not slots:
         return None
     means, store = site.means, None
-    if means.limits.store == "redis" and counted:
+    if means.limit_store.store == "redis" and counted:
         store = means.resources.keep(
-            "limits", means.limits, lambda: RedisStore(means.limits, means.folder, means.registry)
+            "limits",
+            means.limit_store,
+            lambda: RedisStore(means.limit_store, means.folder, means.timer, means.registry),
         )
-    return Limit(counted, slots, store, maker.says, refuse_when_lost=means.limits.lost == "refuse")
+    return Limit(counted, slots, store, maker.says, refuse_when_lost=means.limit_store.lost == "refuse")
 
 
 class _Maker:
@@ -69,31 +72,31 @@ class _Maker:
             count, period = parse_rate(rate.rate)
             pace = Pace(count, period, rate.burst or count)
             name = rate.per if rate.per in WORDS else "limit"
-            identity = self._identity(rate, name, "", (str(pace.number), str(pace.period), str(pace.burst)))
-            if identity is not None:
+            limit_name = self._limit_name(rate, name, "", (str(pace.number), str(pace.period), str(pace.burst)))
+            if limit_name is not None:
                 self._say("at most", f"{rate.rate}, {pace.burst} at once, per {rate.per}")
-                made.append((measures.OwnRate if rate.own else measures.Rate)(identity, pace, counts))
+                made.append((measures.OwnRate if rate.own else measures.Rate)(limit_name, pace, counts))
         windows: tuple[Window, Window] = ("daily", "monthly")
         for quota in self._settings.quotas:
             for window in windows:
                 amount = getattr(quota, window)
-                identity = None if amount is None else self._identity(quota, window, f"-{window}", (window,))
-                if identity is not None:
+                limit_name = None if amount is None else self._limit_name(quota, window, f"-{window}", (window,))
+                if limit_name is not None:
                     self._say(window, f"{amount} per {quota.per}")
-                    made.append(measures.Quota(identity, window, amount, counts))
+                    made.append(measures.Quota(limit_name, window, amount, counts))
         return made
 
     def slots(self) -> list[measures.Concurrency]:
         """Concurrency."""
         made = []
         for each in self._settings.slots:
-            identity = self._identity(each, "concurrency", "", ())
-            if identity is not None:
+            limit_name = self._limit_name(each, "concurrency", "", ())
+            if limit_name is not None:
                 self._say("concurrent", f"{each.most} per {each.per}")
-                made.append(measures.Concurrency(identity, each.most, self._site.means.counts))
+                made.append(measures.Concurrency(limit_name, each.most, self._site.means.counts))
         return made
 
-    def _identity(self, said: AnyLimit, name: str, suffix: str, more: tuple[str, ...]) -> Identity | None:
+    def _limit_name(self, said: AnyLimit, name: str, suffix: str, more: tuple[str, ...]) -> LimitName | None:
         """None where it is counted at the other place of the chain. Names differ within a route."""
         if said.name is not None:
             name = said.name + suffix
@@ -107,7 +110,7 @@ class _Maker:
         site = self._site
         whose = f"route {site.name}" if said.name is None else f"name {said.name}"
         parts = (type(said).__name__, whose, said.per, *more)
-        return Identity(
+        return LimitName(
             unique, key_of(said.per, site.scope, site.at), parts, self._refused.child(site.name, unique)
         )  # fmt: skip
 
@@ -202,8 +205,7 @@ class Limit:
         held = self._hold([], (), request)
         if isinstance(held, Exceeded):
             return held
-        asked = store.ask([measure.question(request) for measure in counted])
-        values = None if asked is None else await asked
+        values = await store.ask([measure.question(request) for measure in counted], request.deadline)
         if values is not None:
             return _judged(counted, values, held)
         if self._refuse_when_lost:

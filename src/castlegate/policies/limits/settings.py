@@ -11,7 +11,7 @@ import msgspec
 from castlegate.config.references import Scope
 from castlegate.config.report import Place, show
 from castlegate.config.units import Count, TemplateText
-from castlegate.policies.limits.keys import check_per
+from castlegate.policies.limits.per import check_per
 from castlegate.rules.gcra import Pace, parse_rate
 
 _OF_CALLERS = re.compile(r"principal|key|.*\{(claims|principal)[.}?:\[].*")

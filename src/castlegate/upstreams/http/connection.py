@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome
-from castlegate.message import Body, Call, Reply
+from castlegate.message import Call, Reply
 from castlegate.upstreams.http.framing import AnswerHead
 from castlegate.waiting import DirectTask, Waiter
 from castlegate.wire.chunked import ChunkedDecoder
@@ -269,7 +270,7 @@ class ServerConnection(asyncio.Protocol):
         elif waiter is not None:
             waiter.settle(Reply(head.status, head.headers, whole))
 
-    # A body's source (message.BodySource).
+    # A body's source (body.BodySource).
 
     def pause_body(self) -> None:
         """The client is slow."""

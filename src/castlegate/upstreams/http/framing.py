@@ -9,7 +9,7 @@ import re
 
 import httptools
 
-from castlegate.message import Headers
+from castlegate.headers import Headers
 from castlegate.wire.fields import HOP_BY_HOP, FieldReader, Malformed, without_named
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t -~\x80-\xff]*)?\r\n")

@@ -28,9 +28,15 @@ class HttpUpstream:
     """One service and its instances."""
 
     def __init__(
-        self, name: str, settings: HttpService, timer: Timer, registry: Registry, folder: Path = Path()
+        self,
+        name: str,
+        settings: HttpService,
+        timer: Timer,
+        registry: Registry,
+        folder: Path = Path(),
+        certificates: ServiceCertificates | None = None,
     ) -> None:
-        """`folder`: what the files of its settings are relative to."""
+        """`folder`: what the files of its settings are relative to. `certificates`: if they have been made of them."""
         self._now = timer.now
         self._name = name
         self._results = registry.counter(
@@ -45,9 +51,10 @@ class HttpUpstream:
         ).child(name)
         reader = AnswerReader(settings.pool.headers)
         origins = [parse_origin(each) for each in settings.instances]
-        self.certificates: ServiceCertificates | None = None
-        if any(origin.tls for origin in origins):
-            self.certificates = ServiceCertificates(settings.tls, name, folder)
+        self.certificates = certificates
+        if certificates is None and any(origin.tls for origin in origins):
+            path = "services", name, "http", "tls"
+            self.certificates = ServiceCertificates(settings.tls, f"service {name}", path, folder)
         self._pools = [
             Pool(origin.host, origin.port, settings.pool, reader, timer, self.certificates if origin.tls else None)
             for origin in origins

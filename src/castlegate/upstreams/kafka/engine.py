@@ -1,13 +1,7 @@
 """The Kafka engine: one per worker and cluster. Ties pending requests, inbox, producers and watch together.
 
-Everything here runs in the loop; threads come in by `_tell` alone. The engine owns what is known of the cluster (the
-link, topics, mailboxes) and opens and closes the gates accordingly; the parts do the work.
-
-    starting ──look──▶ up ──all connections broke──▶ suspect ──look──▶ up or down
-        └──look fails──▶ down ──look──▶ up
-
-Looks that fail out of the blue, while all connections stand, make the link suspect only after a while: brokers that
-stall for some seconds lose nothing, since records wait in the producers for as long as somebody waits for the answer.
+Everything here runs in the loop; threads come in by `_tell` alone. What is known of the cluster (`link.Brokers`,
+`places.Places`) changes here, by what the parts tell, and the gates are opened and closed accordingly.
 """
 
 from __future__ import annotations
@@ -17,28 +11,27 @@ import os
 import random
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError
 
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.kafka.client import Clients, RateLimit, log
-from castlegate.upstreams.kafka.dialects.dialect import Dialect
 from castlegate.upstreams.kafka.events import ANY, Events, Publisher
-from castlegate.upstreams.kafka.gate import Gate, Gates, Link
+from castlegate.upstreams.kafka.gate import Gates
 from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
-from castlegate.upstreams.kafka.log import PARTITION, TABLE, Log
-from castlegate.upstreams.kafka.mailboxes import Mailbox
+from castlegate.upstreams.kafka.link import Brokers, Link
+from castlegate.upstreams.kafka.log import PARTITION, Log
 from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
+from castlegate.upstreams.kafka.places import Places, Readiness
 from castlegate.upstreams.kafka.producers import Producers
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 from castlegate.upstreams.kafka.streams import Flows, interrupt
 from castlegate.upstreams.kafka.supply import Supply, Whom
-from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo, inbox_topic
+from castlegate.upstreams.kafka.topics import Order
 from castlegate.upstreams.kafka.upstream import KafkaUpstream
 from castlegate.upstreams.kafka.watch import Look, Watch
 from castlegate.wire.timer import Timer
@@ -47,17 +40,9 @@ _START_S = 0.5  # how long start() waits for brokers that may be there,
 _SETUP_S = 3.0  # and for those that are, while topics are made
 _LOOK_SOON_S = 0.5  # between looks that refusals and timeouts ask for
 _DOUBT_S = 2.0  # between full looks that failed records and topics that change ask for
-_SILENCE_S = 3.0  # how long looks may fail with all connections standing: the first has waited for 2 s before
 _DRAIN_STEP_S = 0.01
 _FLUSH_S = 0.2  # at least, whatever is left of the grace
 _REREAD_SLACK_S = 5.0  # for clocks of services that differ from ours
-
-
-class EngineState(NamedTuple):
-    """For readiness: whether requests can be answered, and if something is amiss, what (for operators)."""
-
-    ready: bool
-    reason: str
 
 
 class Engine:
@@ -79,8 +64,6 @@ class Engine:
         self.timer = timer
         self._loop = loop
         self._reread = longest_timeout + _REREAD_SLACK_S
-        # Two workers of an instance take neighbouring partitions; instances begin anywhere.
-        self._pick = zlib.crc32(instance.encode()) + slot
         tag = os.urandom(TAG_DIGITS // 2).hex().encode()
         self.pending = Pending(limit=settings.max_pending, tag=tag, first=random.SystemRandom().getrandbits(32))
         self.metrics = Metrics(registry, self.pending)
@@ -125,19 +108,24 @@ class Engine:
         self._supply = Supply(
             self.producers, self._events, Whom(self._wanted, self._made, self._watch.do, self._tell), loop, self._reread
         )
-        # What is known of the cluster: mutable, changed in this file alone, in the loop.
-        self.link = Link.STARTING
+        # Mutable, changed in this file alone, in the loop.
         self.stopping = False
+        self._brokers = Brokers()
         self.gates = Gates(self, timer)
-        self._mailboxes: dict[str, Mailbox] = {}
-        self._used: frozenset[str] | None = None  # topics; None: all of them
-        self._reason = "no broker has answered yet"
+        self.places = Places(
+            settings,
+            self.gates,
+            self._watch,
+            self._inbox,
+            self.metrics.missing,
+            # Two workers of an instance take neighbouring partitions; instances begin anywhere.
+            pick=zlib.crc32(instance.encode()) + slot,
+            reread=self._reread,
+        )
         self._looked_at = 0.0
-        self._silent_since: float | None = None
         self._doubted_at = 0.0
         self._doubting: asyncio.TimerHandle | None = None
         self._publishers: dict[tuple[str, int], Publisher] = {}
-        self._logs: list[Log] = []
         self._limit = RateLimit()
         self._started = False
         self._settled: asyncio.Future[None] = loop.create_future()
@@ -145,61 +133,32 @@ class Engine:
     # What build, endpoints and server use.
 
     @property
-    def state(self) -> EngineState:
-        """Ready when brokers answer and a reply topic in use is being read; what is amiss with others is the reason."""
+    def link(self) -> Link:
+        """Whether brokers answer."""
+        return self._brokers.link
+
+    @property
+    def state(self) -> Readiness:
+        """Whether requests can be answered, and if something is amiss, what."""
         if self.stopping:
-            return EngineState(False, "stopping")
+            return Readiness(False, "stopping")
         if self.link is not Link.UP:
-            return EngineState(False, f"brokers do not answer: {self._reason}")
-        boxes = [box for box in self._mailboxes.values() if self._is_used(box.topic)]
-        lost = [box for box in boxes if box.address is None]
-        reasons = [box.problem or f"reply topic {box.topic}: not read yet" for box in lost]
-        if not lost:
-            topics = self.gates.topics.items()
-            reasons = [
-                info.problem for name, info in topics if info.presence is not Presence.PRESENT and self._is_used(name)
-            ]
-        return EngineState(not lost or len(lost) < len(boxes), "; ".join(filter(None, reasons)))
+            return Readiness(False, f"brokers do not answer: {self._brokers.reason}")
+        return self.places.readiness
 
     def use(self, topics: frozenset[str]) -> None:
-        """Those of the configuration that is served: what others lack, which a reload has prepared or left behind, is
-        no concern of readiness.
-        """
-        self._used = topics
-        for topic, info in self.gates.topics.items():
-            self._tell_missing(topic, info)
+        """Those of the configuration that is served."""
+        self.places.use(topics)
 
     def keep(self, topics: frozenset[str]) -> None:
         """Forget what is known of others, which nothing uses any more, and read them no more. Clients that have seen
         them give way to others, which never ask for them.
         """
-        forgotten = self.gates.topics.keys() - topics
-        for topic in forgotten:
-            self.metrics.missing.child(topic).value = 0
-        self.gates.keep(topics)
         self._publishers = {place: each for place, each in self._publishers.items() if place[0] in topics}
-        self._logs = [each for each in self._logs if each.topic in topics]
-        left = [Order(topic, ()) for topic in self._mailboxes.keys() - topics]
-        self._mailboxes = {topic: each for topic, each in self._mailboxes.items() if topic in topics}
-        self._tell_watch()
-        if left:
-            self._watch.do(lambda: self._inbox.read(left))  # behind what is being placed
-        if left or forgotten:
+        if self.places.keep(topics):
             self._watch.renew()
             self._supply.renew()
         self._refresh()
-
-    def _is_used(self, topic: str) -> bool:
-        return self._used is None or topic in self._used
-
-    def _tell_missing(self, topic: str, info: TopicInfo) -> None:
-        missing = info.presence in (Presence.MISSING, Presence.FORBIDDEN)
-        self.metrics.missing.child(topic).value = missing and self._is_used(topic)
-
-    @property
-    def mailboxes(self) -> Mapping[str, Mailbox]:
-        """Where replies come to, by topic."""
-        return self._mailboxes
 
     def service(self, name: str, settings: KafkaService) -> KafkaUpstream:
         """A service behind this cluster."""
@@ -212,7 +171,7 @@ class Engine:
             publisher = self._publishers[topic, partition] = Publisher(
                 topic,
                 self._events,
-                self.gate(topic, None),
+                self.places.gate(topic, None),
                 self.timer,
                 max_record=self.settings.max_record,
                 stored=self.metrics.events.child(topic, "stored"),
@@ -225,11 +184,10 @@ class Engine:
 
     def log(self, topic: str) -> Log:
         """A topic that is read whole: one of the gateway's own, made where it is missing. A new reader each time."""
-        gate = self.gate(topic, None)
+        gate = self.places.gate(topic, None)
         publisher = self.publisher(topic, PARTITION)
         made = Log(publisher, gate, self._clients, self.timer, self._tell, self._on_error("table"))
-        self._logs = [*(each for each in self._logs if not each.stopped), made]
-        self._tell_watch()
+        self.places.read_whole(made)
         return made
 
     async def start(self) -> None:
@@ -278,41 +236,6 @@ class Engine:
     def can_send(self) -> bool:
         """Whether all producers that are needed are there."""
         return self.producers.ready and (self._events.ready or not self._publishers)
-
-    def gate(self, topic: str, mailbox: Mailbox | None) -> Gate:
-        """A gate for records to `topic`; the topic is watched from now on."""
-        gate = self.gates.add(topic, mailbox)
-        self._tell_watch()
-        self._watch.look_again()
-        return gate
-
-    def _tell_watch(self) -> None:
-        """Which topics are to be looked at, and what the inbox finds in them."""
-        self._watch.wanted = frozenset(
-            {*self.gates.topics, *(b.topic for b in self._mailboxes.values() if not b.owned)}
-        )
-        boxes = [box for box in self._mailboxes.values() if box.owned]
-        self._watch.owned = {
-            **{box.topic: inbox_topic(self.settings, box.owned) for box in boxes if box.owned},
-            **{each.topic: TABLE for each in self._logs},
-        }
-        self._watch.reads = frozenset(self._mailboxes).difference(self.gates.topics)
-        self._inbox.correlation = {box.topic: box.correlation for box in self._mailboxes.values()}
-
-    def mailbox(self, dialect: Dialect, fixed: str | None) -> Mailbox:
-        """Where replies come to; `fixed` names a topic that a service answers on whatever it is told."""
-        topics = self.settings.topics
-        if fixed is not None:
-            topic, owned, pick = fixed, None, None
-        elif dialect.partitioned:
-            topic, owned, pick = self.settings.inbox, topics.partitions, self._pick
-        else:
-            topic, owned, pick = f"{self.settings.inbox}.{self._pick % topics.single}", 1, None
-        mailbox = self._mailboxes.get(topic)
-        if mailbox is None:
-            mailbox = self._mailboxes[topic] = Mailbox(topic, owned=owned, pick=pick, reread=self._reread)
-        mailbox.find_ids_in(dialect.correlation)
-        return mailbox
 
     def look_soon(self) -> None:
         """Somebody was refused, or got no answer in time: look again, but not for each of them."""
@@ -370,19 +293,19 @@ class Engine:
         self.metrics.replies[UNKNOWN].value += count
 
     def _assigned(self, order: Order) -> None:
-        mailbox = self._mailboxes.get(order.topic)
+        mailbox = self.places.mailboxes.get(order.topic)
         if mailbox is not None:
             mailbox.assigned(order)
             self._refresh()
 
     def _misplaced(self, topic: str, partition: int) -> None:
-        mailbox = self._mailboxes.get(topic)
+        mailbox = self.places.mailboxes.get(topic)
         order = None if mailbox is None else mailbox.misplaced(partition, time.time())
         if order is not None:
             self._place([order])
 
     def _lost(self, topic: str, reason: str) -> None:
-        mailbox = self._mailboxes.get(topic)
+        mailbox = self.places.mailboxes.get(topic)
         if mailbox is None:
             return
         if mailbox.address is not None:
@@ -393,8 +316,7 @@ class Engine:
 
     def _suspect(self) -> None:
         """All connections of a client broke: brokers are down, or the connections were idle."""
-        if self.link is Link.UP:
-            self.link = Link.SUSPECT
+        if self._brokers.broke():
             self._watch.look_again(doubtful=True)
             self._refresh()
 
@@ -413,28 +335,12 @@ class Engine:
         self._refresh()
 
     def _seen_reachable(self, look: Look) -> None:
-        self._silent_since = None
-        if look.number == self._watch.number:
-            if self.link is Link.DOWN:
-                log.warning("kafka brokers answer again")
-            self.link = Link.UP
-        clock = time.time()
-        orders = []
+        if self._brokers.answered(lately=look.number == self._watch.number):
+            log.warning("kafka brokers answer again")
         for topic, info in look.topics.items():
-            mailbox = self._mailboxes.get(topic)
-            if topic in self.gates.topics:
-                self.gates.topics[topic] = info
-            elif mailbox is None:
-                continue  # it was forgotten meanwhile
-            for each in self._logs:
-                if each.topic == topic:
-                    each.seen(info)
-            order = mailbox.seen(info, clock) if mailbox is not None else None
-            if order is not None:
-                orders.append(order)
-            if info.problem:
+            if info.problem and self.places.known(topic):
                 self._say(f"topic {topic}", "kafka: %s", info.problem)
-            self._tell_missing(topic, info)
+        orders = self.places.seen(look.topics, time.time())
         if orders:
             self._place(orders)
 
@@ -445,18 +351,11 @@ class Engine:
         self._watch.place(orders)
 
     def _seen_unreachable(self, look: Look) -> None:
-        self._reason = look.reason
-        if self.link is Link.UP:
-            now = self._loop.time()
-            if self._silent_since is None:
-                self._silent_since = now
-            if now - self._silent_since >= _SILENCE_S:
-                self.link = Link.SUSPECT
+        if self._brokers.silent(look.reason, self._loop.time()):
+            log.warning("kafka brokers do not answer: %s", look.reason)
+        if self.link is not Link.DOWN:
             self._watch.look_again()
             return
-        if self.link is not Link.DOWN:
-            self.link = Link.DOWN
-            log.warning("kafka brokers do not answer: %s", look.reason)
         if not len(self.pending) and self.producers.under_way():
             # Nobody waits for any of these: they must not be executed when the brokers are back.
             self._supply.replace("requests", "all its records were given up")
@@ -469,16 +368,15 @@ class Engine:
     def _made(self, failure: str) -> None:
         """A producer is there, or why it is not."""
         if failure:
-            self._reason = f"the client cannot be made: {failure}"
-            self._say("make", "kafka: %s", self._reason)
+            self._brokers.unusable(f"the client cannot be made: {failure}")
+            self._say("make", "kafka: %s", self._brokers.reason)
         self._refresh()
 
     def _refresh(self) -> None:
         self.gates.refresh()
         if self._settled.done() or self.link is Link.STARTING:
             return
-        reading = all(box.address is not None or box.problem for box in self._mailboxes.values())
-        if self.link is Link.DOWN or (reading and self.gates.settled):
+        if self.link is Link.DOWN or self.places.settled:
             self._settled.set_result(None)
 
     def _join(self) -> None:

@@ -7,10 +7,10 @@ when connections have just broken), has the caller wait for the next look at the
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Protocol
 
 from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.upstreams.kafka.link import Link
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.topics import NOT_LOOKED_AT, Presence, TopicInfo
 from castlegate.waiting import Waiter
@@ -19,20 +19,14 @@ from castlegate.wire.timer import Timer
 PATIENCE = 0.05  # seconds; a refusal comes within 0.1
 
 
-class Link(Enum):
-    """Whether brokers answer."""
-
-    STARTING = "starting"
-    UP = "up"
-    SUSPECT = "suspect"  # connections broke: the next look tells
-    DOWN = "down"
-
-
 class Keeper(Protocol):
     """What gates ask of the engine."""
 
-    link: Link
     stopping: bool
+
+    @property
+    def link(self) -> Link:
+        """Whether brokers answer."""
 
     @property
     def can_send(self) -> bool:

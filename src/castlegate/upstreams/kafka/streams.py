@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from confluent_kafka import KafkaError, Message
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome, RequestRefused
-from castlegate.message import Body, Headers, Reply
+from castlegate.headers import Headers
+from castlegate.message import Reply
 from castlegate.telemetry.metrics import Counter, Family
 from castlegate.upstreams.kafka.client import log
 from castlegate.upstreams.kafka.dialects.dialect import Answer, Dialect, End, ReceivedHeaders, SentHeaders
@@ -316,7 +318,7 @@ class StreamedValues(ReplySink):
         self._flows.leave()
         self._flows.ended.child(end).value += 1
 
-    # The body's source (message.BodySource).
+    # The body's source (body.BodySource).
 
     def pause_body(self) -> None:
         """Services cannot be held back; `_queued` sees to the rest."""

@@ -99,8 +99,8 @@ class Operation:
         self._producers = engine.producers
         self._timer = engine.timer
         self._max_record = engine.settings.max_record
-        self._mailbox = engine.mailbox(dialect, fixed_replies)
-        self._gate = engine.gate(topic, self._mailbox)
+        self._mailbox = engine.places.mailbox(dialect, fixed_replies)
+        self._gate = engine.places.gate(topic, self._mailbox)
         self._produced = engine.metrics.requests.child(topic)
         self._seconds = engine.metrics.seconds.child(topic)
 

@@ -7,7 +7,8 @@ from tests.kafka.calls import make_request
 from tests.testbeds.cancelling import cancelled_when_settled
 from tests.testbeds.wire import Origin, answer
 
-from castlegate.message import Call, Headers
+from castlegate.headers import Headers
+from castlegate.message import Call
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.http.upstream import HttpUpstream

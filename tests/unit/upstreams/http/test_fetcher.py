@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.testbeds.wire import Origin
 
-from castlegate.message import Headers
+from castlegate.headers import Headers
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.wire.service_tls import ServiceTls
@@ -15,7 +15,8 @@ from castlegate.wire.timer import Timer
 async def test_a_request_is_one_message_and_its_connection_serves_the_next_one() -> None:
     with Origin() as origin:
         timer = Timer(asyncio.get_running_loop())
-        fetcher = HttpFetcher("keys", f"http://127.0.0.1:{origin.port}", ServiceTls(), timer, Registry(), Path())
+        url = f"http://127.0.0.1:{origin.port}"
+        fetcher = HttpFetcher("keys", url, ServiceTls(), ("tls",), timer, Registry(), Path())
         fields = Headers.of([(b"accept", b"application/json")])
         for _ in range(2):
             answer = await fetcher.fetch(b"GET", b"/keys?v=1", fields, b"", within=5.0, limit=100)

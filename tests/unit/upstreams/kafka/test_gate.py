@@ -6,7 +6,8 @@ import pytest
 from tests.kafka.calls import failure
 
 from castlegate.errors import Kinds, Outcome
-from castlegate.upstreams.kafka.gate import PATIENCE, Gates, Link
+from castlegate.upstreams.kafka.gate import PATIENCE, Gates
+from castlegate.upstreams.kafka.link import Link
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo
 from castlegate.wire.timer import Timer

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome
-from castlegate.message import Body, Headers, Reply
+from castlegate.headers import Headers
+from castlegate.message import Reply
 from castlegate.rules.deadlines import Deadlines
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.kafka.dialects.dialect import ReceivedHeaders

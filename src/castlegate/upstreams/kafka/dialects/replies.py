@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.message import Headers, Reply
+from castlegate.headers import Headers
+from castlegate.message import Reply
 from castlegate.upstreams.kafka.dialects.dialect import ReceivedHeaders
 from castlegate.upstreams.kafka.settings import KafkaService
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 
-from castlegate.message import Call, Headers, Reply
+from castlegate.headers import Headers
+from castlegate.message import Call, Reply
 from castlegate.upstreams.kafka.context import NAMES as CONTEXT_NAMES
 from castlegate.upstreams.kafka.context import as_utf8
 from castlegate.upstreams.kafka.dialects.dialect import (

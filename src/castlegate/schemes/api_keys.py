@@ -25,6 +25,7 @@ from castlegate.schemes.api_key import is_well_formed
 from castlegate.schemes.carrier import Carrier, challenge
 from castlegate.schemes.key_file import EMPTY, KeyFile, Line, load_text, read_lines, read_whole, speaks_of_limits
 from castlegate.schemes.scheme import Unauthenticated
+from castlegate.telemetry.stumbles import Stumbles
 
 logger = logging.getLogger("castlegate.auth")
 
@@ -126,9 +127,14 @@ class KeyTable:
         return line.principal
 
     async def _watch(self) -> None:
+        stumbles = Stumbles(logger, f"watching the keys of auth '{self._scheme}'")
         while True:
             await asyncio.sleep(self._every)
-            await self._look()
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001 - logged
+                self._seen = ()  # a key that was revoked must not work on because of it
+                stumbles.tell(error)
 
     async def _look(self) -> None:
         """Take what the file holds if it has changed."""

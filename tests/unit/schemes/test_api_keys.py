@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -10,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from castlegate.body import Budget
 from castlegate.config.report import Report
 from castlegate.means import Means
-from castlegate.message import Budget
 from castlegate.resources import Resources
 from castlegate.schemes.api_key import hash_of, is_well_formed, new_id, new_key
+from castlegate.schemes.api_keys import Keys, KeysScheme
 from castlegate.schemes.key_file import EMPTY, Key, KeyFile, read_lines, read_whole, write_line
-from castlegate.schemes.keys import Keys, KeysScheme
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
 
@@ -137,12 +138,24 @@ def steps_of(scheme: KeysScheme, credential: bytes) -> int:
     return count
 
 
+class Tired(ThreadPoolExecutor):
+    """Threads of which so many cannot be begun, as when the machine allows no more."""
+
+    failures = 0
+
+    def submit(self, *arguments: Any, **more: Any) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("can't start new thread")
+        return super().submit(*arguments, **more)
+
+
 async def scheme_of(folder: Path, count: int) -> tuple[KeysScheme, Resources]:
     lines = [write_line(f"k{n}", Key(owner=f"owner-{n}", hash=hash_of(b"key %d" % n))) for n in range(count)]
     (folder / "f.keys").write_text("\n".join(lines))
     timer, resources, unused = Timer(asyncio.get_running_loop()), Resources(), Any
-    means = Means(resources, Registry(), timer, Budget(0), folder, 1, unused, unused)
-    scheme = KeysScheme("keys", Keys(file="f.keys"), means)
+    means = Means(resources, Registry(), timer, Budget(0), folder, 1, unused, unused, unused, unused)
+    scheme = KeysScheme("keys", Keys(file="f.keys", watch=0.02), means)
     await resources.start()
     return scheme, resources
 
@@ -158,6 +171,21 @@ async def test_one_key_of_a_hundred_thousand_is_found_in_as_many_steps_as_one_of
         await resources.retire([])
     assert found[10] == found[100_000]
     assert found[10][0] > 10
+
+
+async def test_keys_go_on_being_watched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    executor = Tired()
+    asyncio.get_running_loop().set_default_executor(executor)
+    scheme, resources = await scheme_of(tmp_path, 1)
+    assert scheme.known(b"key 0") is not None
+    executor.failures = 3
+    (tmp_path / "f.keys").write_text(write_line("k1", Key(owner="owner-1", hash=hash_of(b"key 1"))))
+    async with asyncio.timeout(10):
+        while scheme.known(b"key 0") is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await resources.retire([])
+    assert executor.failures == 0
+    assert sum("watching the keys of auth 'keys' failed" in each for each in caplog.messages) == 1
 
 
 def test_nothing_is_no_key() -> None:

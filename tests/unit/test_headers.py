@@ -2,7 +2,7 @@
 
 import pytest
 
-from castlegate.message import Headers
+from castlegate.headers import Headers
 
 FIELDS = Headers.of(
     [
