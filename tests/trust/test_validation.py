@@ -86,6 +86,9 @@ def test_every_mistake_is_told_in_one_answer_with_its_pointer(gateway: Gateway, 
         (b"[" * 100_000, "application/json", 400),
         (b'{"item": "' + b"a" * 5000 + b'b"}', "application/json", 400),  # a pattern that backtracking takes for ever
         (b'{"item": "a", "mail": "no mail"}', "application/json", 400),
+        (b'{"item": "a", "size": 0, "size": 1}', "application/json", 400),  # services may take the first
+        (b'{"item":"a","more":{"b":1,"\\u0062":2}}', "application/json", 400),
+        (b'{"item":"a","more":[{"b":1},{"b":2, "c":1e5}]}', "application/json", 200),
     ],
 )  # fmt: skip
 def test_bodies(gateway: Gateway, behind: Origin, body: bytes, kind: str, status: int) -> None:
