@@ -127,6 +127,20 @@ def operators(gateway: Gateway, token: str | None) -> int:
             return error.code
 
 
+@pytest.mark.parametrize("field", [{"Origin": "https://page.example"}, {"Sec-Fetch-Site": "cross-site"}])
+def test_no_page_in_an_operator_s_browser_can_ask_for_a_reload(
+    tmp_path: Path, origin: Origin, field: dict[str, str]
+) -> None:
+    gateway = Gateway(tmp_path, config(origin, "1s"))
+    url = f"http://127.0.0.1:{gateway.admin}/reload"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(url, method="POST", headers=field), timeout=5)
+    with refused.value:
+        assert refused.value.code == 403
+    assert gateway.metrics()["castlegate_config_version"] == 1
+    gateway.stop()
+
+
 def test_what_two_configurations_share_is_ended_once(tmp_path: Path, origin: Origin) -> None:
     """A request of the one before is still in flight when it stops."""
     go_on = threading.Event()

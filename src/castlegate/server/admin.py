@@ -64,7 +64,15 @@ class Admin:
 
     def _for_operators(self, inner: Callable[[Request], Awaitable[Response]]) -> Handler:
         if self._token is None:
-            return inner
+
+            async def not_of_pages(request: Request) -> Response:
+                # Whatever page an operator looks at can have the browser send requests to this machine.
+                site = request.headers.get(b"sec-fetch-site")
+                if request.headers.get(b"origin") is not None or site not in (None, b"none"):
+                    raise RequestRefused(Kinds.FORBIDDEN, "This is not for pages in browsers.")
+                return await inner(request)
+
+            return not_of_pages
         expected = f"Bearer {self._token}".encode() if self._token else None
 
         async def guarded(request: Request) -> Response:
