@@ -155,7 +155,8 @@ class RedisStore:
             client = self._connect()
             try:
                 async with asyncio.timeout(self._settings.timeout):
-                    await client.ping()
+                    # It may answer and yet take nothing: a replica, or one that has no memory left.
+                    await client.set(self._prefix + "reached", 1, px=1)
                 failures = 0
                 await self._serve(client)
             except Exception as error:  # noqa: BLE001 - whatever the client library raises: Redis is lost
@@ -225,7 +226,7 @@ class RedisStore:
                 arguments += question[1:]
         # The script itself each time: Redis has it compiled, and none is missing after it has started anew.
         answers: list[int] = await client.eval(_SCRIPT, len(keys), *keys, *arguments)
-        if len(answers) != len(keys):
+        if len(answers) != len(keys) or not all(type(answer) is int for answer in answers):
             raise ConnectionError("Redis did not answer what it was asked")
         return answers
 

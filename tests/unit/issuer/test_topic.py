@@ -18,7 +18,7 @@ from castlegate.issuer.families import Bounds, Granted, RefreshToken, begun, new
 from castlegate.issuer.topic import Table, TopicFamilies
 from castlegate.wire.timer import Timer
 
-GRANTED = Granted("ann", "read", msgspec.Raw(b"{}"), time.time() + 1000)
+GRANTED = Granted("ann", "read", msgspec.Raw(b"{}"), until=4e9)
 FAR = 1e9  # seconds on the loop's clock
 
 Record = tuple[bytes, bytes | None]
