@@ -49,7 +49,15 @@ def compact(header: Any, claims: Any, sign: Sign) -> bytes:
 def claims(**more: Any) -> dict[str, Any]:
     """Of a good token for some hours, since some are made when tests are collected; None leaves one out."""
     now = int(time.time())
-    found = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now, "exp": now + 4 * 3600, "scope": "orders:read", **more}
+    found = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "ann",
+        "iat": now,
+        "exp": now + 4 * 3600,
+        "scope": "orders:read",
+        **more,
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
