@@ -153,3 +153,23 @@ def check_limits(limits: Limits, scope: Scope, at: Place, named: Named, *, publi
                     f"another route has a {field} of the name {show(each.name)} that says something else; those of one "
                     "name count together, so they must be the same"
                 )
+        repeated = _repeated(found)
+        if repeated is not None:
+            at.field(field, repeated).mistake("it counts what one before it counts, so that each request counts twice")
+
+
+def _repeated(limits: Sequence[AnyLimit]) -> int | None:
+    """The first that counts in the same place as one before it. Rates that differ do not."""
+    seen: set[tuple[object, ...]] = set()
+    for index, each in enumerate(limits):
+        if isinstance(each, RateLimit):
+            counts = {(each.per, each.name, each.rate, each.burst)}
+        elif isinstance(each, QuotaLimit):
+            said = {"daily": each.daily, "monthly": each.monthly}
+            counts = {(each.per, each.name, window) for window, amount in said.items() if amount is not None}
+        else:
+            counts = {(each.per, each.name)}
+        if seen & counts:
+            return index
+        seen |= counts
+    return None
