@@ -162,6 +162,7 @@ def _repeated(limits: Sequence[AnyLimit]) -> int | None:
     """The first that counts in the same place as one before it. Rates that differ do not."""
     seen: set[tuple[object, ...]] = set()
     for index, each in enumerate(limits):
+        counts: set[tuple[object, ...]]
         if isinstance(each, RateLimit):
             counts = {(each.per, each.name, each.rate, each.burst)}
         elif isinstance(each, QuotaLimit):
