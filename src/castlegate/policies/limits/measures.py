@@ -98,7 +98,8 @@ class Rate:
             return self._room % (pace.left(debt), -(-pace.until_more(debt) // SECOND))
         self._limit.refused.value += 1
         wait = max(1, -(debt // SECOND))
-        detail = f"More than {pace.number} requests in {_duration(pace.period)}. Try again in {wait} s."
+        admitted = f"At most {pace.burst} at once, and {pace.number} requests in {_duration(pace.period)}"
+        detail = f"{admitted}. Try again in {wait} s."
         return Exceeded(Kinds.LIMITED, detail, wait, self._room % (0, wait))
 
 
