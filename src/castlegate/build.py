@@ -34,11 +34,11 @@ from castlegate.message import Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
-from castlegate.policies.cors import CorsPolicy, cors
+from castlegate.policies.cors import cors
 from castlegate.policies.limits.policy import limit, limit_addresses
 from castlegate.policies.origin import Pages, check_origin, trusted_by
-from castlegate.policies.policy import DescribedPolicy, Site
-from castlegate.policies.secure import Secure, secure
+from castlegate.policies.policy import AnswersPreflights, DescribedPolicy, Dresses, Site
+from castlegate.policies.secure import secure
 from castlegate.policies.validate import validate
 from castlegate.resources import Resources
 from castlegate.routing.route import Route
@@ -55,7 +55,7 @@ from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.upstream import HttpUpstream
-from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka, KafkaOperation
+from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
@@ -125,14 +125,8 @@ class Generation:
         self._registry = registry
         self._previous = previous
         self._routes = {name: self.document.effective(route) for name, route in self.document.every_route().items()}
-        self.engine: Engine | None = None
-        kafka = self.document.kafka
-        if kafka is not None:
-            self._engine_settings = (kafka, self.document.listen.name, self.longest_timeout())
-            if previous is not None and previous.engine is not None and not previous.engine.stopping:
-                self.engine = previous.engine if previous._engine_settings == self._engine_settings else None
-            if self.engine is None:
-                self.engine = self._make_engine(kafka, instance, slot, workers)
+        self._engine_settings = (self.document.kafka, self.document.listen.name, self.longest_timeout())
+        self.engine = self._carried_engine() or self._make_engine(instance, slot, workers)
         self.certificates: list[FromFiles] = []
         """What is to be made anew when its files change."""
         tls = self.document.listen.tls
@@ -149,26 +143,14 @@ class Generation:
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self._previous = None  # what is not carried over is not kept alive
         self._issuer = self._make_issuer()
-        self._schemes: dict[str, Scheme] = {}
-        folder = self._report.folder
-        self._means = Means(
-            resources=self._resources,
-            registry=registry,
-            timer=timer,
-            budget=self._budget,
-            folder=folder,
-            workers=workers,
-            counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
-            limit_store=self.document.limit_store,
-            caller=lambda call: self._caller(call, "last"),
-            fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
-            own=None if self._issuer is None else self._issuer.tokens,
-        )
+        self._means = self._make_means(workers, counts)
         self.told_names = self.document.told_names()
         """Fields of clients that nobody gets: see `Document.told_names`."""
         self._identities: dict[str, Identify | None] = {}  # of each service
-        for name, said in self.document.auth.items():
-            self._schemes[name] = SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
+        self._schemes: dict[str, Scheme] = {
+            name: SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
+            for name, said in self.document.auth.items()
+        }
         self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
         self.router: Router[Route]
 
@@ -245,7 +227,17 @@ class Generation:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
         return max(((route.limits or RouteLimits()).largest_body for route in self._routes.values()), default=0)
 
-    def _make_engine(self, kafka: Kafka, instance: str, slot: int, workers: int) -> Engine:
+    def _carried_engine(self) -> Engine | None:
+        """That of the generation before, where nothing has changed for it."""
+        before = self._previous
+        if before is None or before.engine is None or before.engine.stopping:
+            return None
+        return before.engine if before._engine_settings == self._engine_settings else None
+
+    def _make_engine(self, instance: str, slot: int, workers: int) -> Engine | None:
+        kafka = self.document.kafka
+        if kafka is None:
+            return None
         from castlegate.upstreams.kafka.engine import Engine  # slow to load, and not everybody has Kafka
 
         if kafka.bootstrap == "embedded":
@@ -259,6 +251,23 @@ class Generation:
             registry=self._registry,
             longest_timeout=self.longest_timeout(),
             loop=asyncio.get_running_loop(),
+        )
+
+    def _make_means(self, workers: int, counts: Counts | None) -> Means:
+        registry, timer, folder = self._registry, self._timer, self._report.folder
+        return Means(
+            resources=self._resources,
+            registry=registry,
+            timer=timer,
+            budget=self._budget,
+            folder=folder,
+            workers=workers,
+            counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
+            limit_store=self.document.limit_store,
+            caller=lambda call: self._caller(call, "last"),
+            # Kept by what is carried over, so it must not know of this generation.
+            fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
+            own=None if self._issuer is None else self._issuer.tokens,
         )
 
     def longest_timeout(self) -> float:
@@ -298,7 +307,7 @@ class Generation:
         site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
-        preflight = next((policy.preflight for policy in policies if isinstance(policy, CorsPolicy)), None)
+        preflight = next((policy.preflight for policy in policies if isinstance(policy, AnswersPreflights)), None)
         forwards_options = key.method == ANY and preflight is None and self._forwards_method(settings)
         route = Route(
             name,
@@ -308,7 +317,7 @@ class Generation:
             timeout=timeout,
             takes_options=key.method == b"OPTIONS" or forwards_options,
             preflight=preflight,
-            dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, (Secure, CorsPolicy))],
+            dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, Dresses)],
             asks=_asked(settings),
         )
         return key, route

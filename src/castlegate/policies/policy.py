@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from castlegate.config.references import Scope
 from castlegate.config.report import Place
@@ -45,6 +45,22 @@ class Site(NamedTuple):
 
 class DescribedPolicy(Policy, Described, Protocol):
     """What the policies of a route are."""
+
+
+@runtime_checkable
+class Dresses(Protocol):
+    """A policy that puts fields on answers: asked for those of the edge too, which no handler made."""
+
+    def dress(self, request: Request, response: Response) -> None:
+        """Put them on."""
+
+
+@runtime_checkable
+class AnswersPreflights(Protocol):
+    """A policy that answers the preflights of its route (Fetch standard, CORS protocol)."""
+
+    async def preflight(self, request: Request) -> Response:
+        """The answer."""
 
 
 async def refuse(error: GatewayError, request: Request) -> Response:
