@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from castlegate.calls.settings import VERBS, CallSettings
+from castlegate.composition.checking import check_composition
 from castlegate.config.addresses import parse_address
 from castlegate.config.fields import spelling
 from castlegate.config.references import Scope
@@ -20,12 +21,14 @@ from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
 from castlegate.policies.authorize import check_nobody, check_public, check_use
+from castlegate.policies.facts import RequestFacts
 from castlegate.policies.limits.settings import Named, check_limits
 from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
 
 if TYPE_CHECKING:
+    from castlegate.composition.settings import PartSettings
     from castlegate.document import Document, OwnIssuer, Route, Scheme, Service
 
 _ALL = {"0.0.0.0", "::"}
@@ -62,7 +65,10 @@ def check_agreement(document: Document, at: Place) -> None:
             _check_unique(name, names_by_shape.setdefault(key.shape, name), place)
             effective = document.effective(route)
             scope = document.scope(key, effective, told)
-            _compile_templates(route, scope, place)
+            if route.compose is None:
+                _compile_templates(route, scope, place)
+            else:
+                check_composition(route, effective.timeout, scope, place, RequestFacts, key.method)
             check_limits(effective, scope, place, named, public=bool(effective.public))
             _check_state(
                 document, effective, (place if route.quota is not None else at.field("defaults")).field("quota"), at
@@ -179,9 +185,16 @@ def _check_told(document: Document, told: frozenset[str], at: Place) -> None:
     """That nothing else says or reads what only the gateway says of callers."""
     reason = "under this name services are told who calls"
     for name, route in document.routes.items():
-        for field in route.headers.request:
-            if spelling(field) in told:
-                at.field("routes", name, "headers", "request", field).mistake(f"{reason}; say it with 'identity'")
+        calls: list[tuple[CallSettings, Place]] = [(route, at.field("routes", name))]
+        for part, settings in (route.compose or {}).items():
+            place = at.field("routes", name, "compose", part)
+            calls.append((settings, place))
+            if settings.fallback_call is not None:
+                calls.append((settings.fallback_call, place.field("fallback_call")))
+        for call, place in calls:
+            for field in call.headers.request:
+                if spelling(field) in told:
+                    place.field("headers", "request", field).mistake(f"{reason}; say it with 'identity'")
     for name, service in document.services.items():
         place = at.field("services", name, "kafka")
         for index, field in enumerate(() if service.kafka is None else service.kafka.forward_headers):
@@ -255,9 +268,13 @@ def _check_withheld(document: Document, route: Route, who: str, fields: Iterable
 
 def _check_forwarded(document: Document, route: Route, at: Place) -> None:
     """Whether a service behind Kafka is to get fields of which the credential is taken out."""
-    name = (route.call or "").partition(".")[0]
-    service = document.services.get(name)
-    forwarded = [] if service is None or service.kafka is None else service.kafka.forward_headers
+    names = {(call.call or "").partition(".")[0] for call in (route, *route.composed)}
+    for name in names & document.services.keys():
+        kafka = document.services[name].kafka
+        _warn_of_forwarded(document, route, name, [] if kafka is None else kafka.forward_headers, at)
+
+
+def _warn_of_forwarded(document: Document, route: Route, name: str, forwarded: list[str], at: Place) -> None:
     for scheme, carrier in document.withheld(route):
         gone = {spelling(field) for field in carrier.fields}
         for index, field in enumerate(forwarded):
@@ -287,16 +304,39 @@ def _warn_of_ways_past(document: Document, at: Place) -> None:
 
 def _check_purpose(document: Document, route: Route, key: RouteKey | None, place: Place, at: Place) -> None:
     """Whether it calls or publishes, and what goes with that."""
-    if route.call is not None and route.publish is not None:
-        place.mistake("both 'call' and 'publish' are said; a route does one of them")
+    said = [name for name in ("call", "compose", "publish") if getattr(route, name) is not None]
+    if len(said) > 1:
+        place.mistake(f"both {listed([repr(name) for name in said])} are said; a route does one of them")
+    elif route.compose is not None:
+        for name, part in route.compose.items():
+            _check_part(document, part, place.field("compose", name), at)
     elif route.call is not None:
         _check_call(document, route.call, route, key, place, at)
     elif route.publish is not None:
         check_topic(route.publish, place.field("publish"))
         _check_kafka(document, place.field("publish"), at)
         _refuse(route, (*_HTTP_ONLY, "status", "reply"), "goes with 'call', not with 'publish'", place)
-    elif not (place.field("call").spoilt or place.field("publish").spoilt):
-        place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
+    elif not any(place.field(name).spoilt for name in ("call", "compose", "publish")):
+        place.mistake("none of 'call', 'compose' and 'publish' is said; a route does one of them")
+    if route.compose is None:
+        _refuse(route, ("shape", "server_timing"), "goes with 'compose'", place)
+
+
+def _check_part(document: Document, part: PartSettings, place: Place, at: Place) -> None:
+    """Of a composition: its calls."""
+    calls: list[tuple[CallSettings, Place]] = [(part, place)]
+    if part.fallback_call is not None:
+        calls.append((part.fallback_call, place.field("fallback_call")))
+        if part.fallback_call.call is None:
+            place.field("fallback_call").mistake("'call' is missing: the service that is asked instead")
+    for call, where in calls:
+        if call.call is None:
+            continue
+        _check_call(document, call.call, call, None, where, at)
+        _refuse(call, ("strip_prefix", "add_prefix"), "is for routes that forward their own path", where)
+        service = document.services.get(call.call.partition(".")[0])
+        if service is not None and service.http is not None and call.verb is None and not where.field("call").spoilt:
+            where.mistake(f"'{call.call}' speaks HTTP: say what is asked of it, such as 'get: /users/{{path.id}}'")
 
 
 def _check_call(

@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from castlegate.body import Budget
-from castlegate.calls.plan import CallPlan
+from castlegate.calls.plan import CallPlan, FieldRules
+from castlegate.calls.settings import CallSettings
+from castlegate.composition.answering import Answer
+from castlegate.composition.compiling import compile_parts, parts_scope, shape_of
+from castlegate.composition.describing import Composition
+from castlegate.composition.parts import Asked
+from castlegate.composition.plans import PartPlan
+from castlegate.config.references import Scope
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
+from castlegate.endpoints.compose import compose_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.guards.identity import Identify, identify
@@ -35,6 +43,7 @@ from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
 from castlegate.policies.cors import cors
+from castlegate.policies.facts import RequestFacts
 from castlegate.policies.limits.policy import limit, limit_addresses
 from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import AnswersPreflights, DescribedPolicy, Dresses, Site
@@ -217,10 +226,8 @@ class Generation:
         if self.engine.state.ready:
             return Readiness(True, reason)
         services = self.document.services
-        http = any(
-            route.call is not None and services[route.call.partition(".")[0]].http is not None
-            for route in self.document.routes.values()
-        )
+        calls = [call for route in self.document.routes.values() for call in (route, *route.composed)]
+        http = any(call.call is not None and services[call.call.partition(".")[0]].http is not None for call in calls)
         return Readiness(http, reason)
 
     def _largest_body(self) -> int:
@@ -418,10 +425,59 @@ class Generation:
             event = EventPlan(settings, scope, at)
             chain += [event, publisher]
             return publish_endpoint(publisher, event, self._budget, limit=site.body)
+        if settings.compose is not None:
+            return self._compose(settings, site, timeout)
         plan, caller = self._planned(settings, site, timeout)
         assert settings.call is not None, "the document was checked"
         whole = self.document.services[settings.call.partition(".")[0]].kafka is not None
         return call_endpoint(plan, caller, settings, limits, self._budget, whole=whole, scope=scope, at=at)
+
+    def _compose(self, settings: RouteSettings, site: Site, timeout: float) -> Handler:
+        """The route's parts, and the answer made of them; noted in its chain."""
+        assert settings.compose is not None
+        at = site.at.field("compose")
+        parts = compile_parts(
+            settings.compose,
+            site.scope,
+            at,
+            RequestFacts,
+            self._asked,
+            timeout=timeout,
+            counts=self._registry.counter(
+                "castlegate_parts_total", "Parts of composed answers, by outcome.", "route", "part", "outcome"
+            ),
+            route=site.name,
+            fields=settings.headers.response,
+        )
+        self.chains[site.name].append(Composition(settings, parts, timeout, RequestFacts))
+        for part in parts:
+            for asked in (part.asked, part.fallback_asked):
+                if asked is not None:
+                    said = asked.plan.settings
+                    assert said.call is not None
+                    self.chains[site.name] += [asked.plan, *self._links[said.call, said.reply or "last"]]
+        answer = Answer(
+            parts,
+            shape_of(settings.shape),
+            status=settings.status or 200,
+            timing=bool(settings.server_timing),
+        )
+        scope = parts_scope(settings.compose, site.scope)
+        fields = FieldRules(settings.headers.response, scope, site.at.field("headers", "response"))
+        return compose_endpoint(parts, answer, fields, self._timer, self._budget, largest=site.body)
+
+    def _asked(self, settings: CallSettings, said: float | None, otherwise: float, scope: Scope, at: Place) -> Asked:
+        """A call of a part, which takes at most `otherwise` seconds, and who makes it."""
+        assert settings.call is not None, "the document was checked"
+        call, operation = settings.call, self._operation(settings.call)
+        if operation is not None:
+            settings = msgspec.structs.replace(
+                settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
+            )
+            said = said or operation.timeout
+        over_http = self.document.services[call.partition(".")[0]].http is not None
+        plan = PartPlan(settings, min(said or otherwise, otherwise), scope, at, over_http=over_http)
+        return Asked(plan, self._caller(call, settings.reply or "last"))
 
     def _planned(self, settings: RouteSettings, site: Site, timeout: float) -> tuple[CallPlan, Caller]:
         """A call and who makes it; noted in the route's chain."""

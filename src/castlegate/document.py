@@ -16,6 +16,7 @@ import msgspec
 from castlegate.agreement import check_agreement
 from castlegate.calls.roots import PRINCIPAL
 from castlegate.calls.settings import CallSettings
+from castlegate.composition.settings import ComposeSettings
 from castlegate.config.addresses import is_loopback, parse_address
 from castlegate.config.environment import Environment
 from castlegate.config.fields import spelling
@@ -63,7 +64,7 @@ _REDACTED = (
 _ROUTE = """What is done with the requests of one route. Its key is `METHOD [HOST]/PATH`, such as `GET /orders/{id}`.
 
     `ANY` takes every method that has no route of its own; `{name}` is one segment of the path, `{name...}`, as the
-    last one, all that follow. Every route says `call` or `publish`, and who may call it.
+    last one, all that follow. Every route says `call`, `compose` or `publish`, and who may call it.
     """
 
 _GROUPS: tuple[type[msgspec.Struct], ...] = (
@@ -105,7 +106,15 @@ if TYPE_CHECKING:
     ):
         """What every route takes that does not say otherwise."""
 
-    class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    class Route(
+        CallSettings,
+        ComposeSettings,
+        PublishSettings,
+        RouteDefaults,
+        kw_only=True,
+        frozen=True,
+        forbid_unknown_fields=True,
+    ):
         """What is done with the requests of one route."""
 
     class Login(CallSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -120,7 +129,7 @@ else:
         doc=_LOGIN,
     )
     RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
-    Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
+    Route = join("Route", CallSettings, ComposeSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
 
 
 class OwnIssuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=True):

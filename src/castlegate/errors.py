@@ -2,6 +2,7 @@
 
     GatewayError            has a Kind and a detail fit for the client
     ├─ RequestRefused       the client's side: its request is not acceptable
+    ├─ PartUnfit            a service's side: what a part of a composition answered is not what another needs
     └─ CallFailed           a service's side: it was asked, or was to be asked, and gave no usable answer
     ConfigError             the operator's side: see castlegate.config.report
 
@@ -118,6 +119,13 @@ class RequestRefused(GatewayError):
     """The client's request is not acceptable."""
 
 
+class PartUnfit(GatewayError):
+    """An answer does not have what another part of the composition asks of it; nothing was sent for that one."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Kinds.BAD_ANSWER, detail)
+
+
 class CallFailed(GatewayError):
     """A call of a service that gave no usable answer; `outcome` says whether it may have been executed."""
 
@@ -129,8 +137,9 @@ class CallFailed(GatewayError):
         *,
         status: int | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        members: Mapping[str, object] = _NONE,
     ) -> None:
-        super().__init__(kind, detail, status=status, headers=headers)
+        super().__init__(kind, detail, status=status, headers=headers, members=members)
         self._outcome = outcome
 
     @property

@@ -116,7 +116,9 @@ class Response:
 class Call:
     """What is asked of a service, whatever protocol it speaks."""
 
-    __slots__ = ("body", "fresh", "headers", "idempotent", "key", "method", "request", "target", "timeout", "tried")
+    __slots__ = (
+        "body", "fresh", "headers", "idempotent", "key", "method", "request", "sent", "target", "timeout", "tried",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -139,6 +141,7 @@ class Call:
         self.timeout = timeout  # seconds, of this call; the request's deadline bounds it too
         self.idempotent = idempotent
         self.tried: list[object] = []  # instances that it failed on
+        self.sent = False  # something of it has left, or may have: what is given up from here on may be executed
         self.fresh = False  # a connection that was used before is not good enough: one has just been closed on it
 
     def until(self, now: float) -> float:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from castlegate.calls.settings import CallSettings, HeaderRules
+from castlegate.composition.settings import ComposeSettings
 from castlegate.config.environment import Environment
 from castlegate.config.reading import read
 from castlegate.config.report import ConfigError, Report
@@ -135,7 +136,7 @@ def test_a_wrong_type_in_python_is_a_mistake_and_not_a_crash() -> None:
 
 
 def test_a_route_is_a_call_an_event_and_what_defaults_may_say() -> None:
-    parts = (CallSettings, PublishSettings, RouteDefaults)
+    parts = (CallSettings, ComposeSettings, PublishSettings, RouteDefaults)
     assert list(fields_of(Route)) == [name for part in parts for name in fields_of(part)]
     assert Route(call="users", post="/x").verb == "post"
 

@@ -8,7 +8,7 @@ import msgspec
 
 from castlegate.body import Body
 from castlegate.calls.settings import CallSettings
-from castlegate.config.references import NO_PARTS, Scope
+from castlegate.config.references import NO_PARTS, Parts, Scope
 from castlegate.config.report import Place
 from castlegate.config.templates import JsonTemplate, Sink, TextTemplate, compile_json, compile_text
 from castlegate.config.units import write_seconds
@@ -16,7 +16,7 @@ from castlegate.headers import Headers
 from castlegate.message import Call, Request
 from castlegate.sketch import Description, Sketch
 
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
 _NO_HEADERS = Headers()
 
 
@@ -41,11 +41,11 @@ class FieldRules:
         """Whether a value comes from the body."""
         return any(template.needs_body for _, template in self._set)
 
-    def apply(self, headers: Headers, request: Request) -> Headers:
+    def apply(self, headers: Headers, request: Request, parts: Parts = NO_PARTS) -> Headers:
         """New ones as the rules want them."""
         changed = headers.without(*self._names)
         for name, template in self._set:
-            changed = changed.adding(name, template.render(request, NO_PARTS))
+            changed = changed.adding(name, template.render(request, parts))
         return changed
 
 
@@ -113,7 +113,7 @@ class CallPlan:
             body,
             None if self._key is None else self._key.render(request, NO_PARTS) or None,
             self._timeout,
-            idempotent=method in _IDEMPOTENT,
+            idempotent=method in IDEMPOTENT,
         )
 
     def _target_of(self, request: Request) -> bytes:

@@ -2,9 +2,10 @@
 
     { ROOT [. NAME] [ [] ] [ ? ] [ : TYPE ] }
 
-`?` makes it optional: missing is not an error. `[]` takes every value of a repeated query parameter as a list. TYPE is
-`string`, `int`, `number`, `bool` or `json`; without it a parameter or header is text and a JSON value keeps its type.
-`{{` and `}}` stand for plain braces. References are data paths, never code: no operators, no calls.
+`?` makes it optional: missing is not an error. `[]` takes every value of a repeated query parameter as a list; in a
+path into JSON it goes through a list, `{orders[].lines[].sku}`, and all that is found is one list. TYPE is `string`,
+`int`, `number`, `bool` or `json`; without it a parameter or header is text and a JSON value keeps its type. `{{` and
+`}}` stand for plain braces. References are data paths, never code: no operators, no calls.
 
 Which roots there are is said by the `Scope` of the place where the text stands; a feature that knows more of a request
 (claims, parts of a composition) adds roots of its own.
@@ -23,7 +24,7 @@ import msgspec
 
 from castlegate.config.fields import ends_at_gateway, spelling
 from castlegate.config.report import Place, listed, near, suggest
-from castlegate.errors import Kinds, RequestRefused
+from castlegate.errors import GatewayError, Kinds, PartUnfit, RequestRefused
 from castlegate.message import Request
 
 Parts = Mapping[str, Any]
@@ -36,8 +37,9 @@ _TYPES = ("string", "int", "number", "bool", "json")
 _INT = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,2})?")
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_INNER = re.compile(r"([^.?:\[\]]+)(?:\.([^?:]*?))?(\[\])?(\?)?(?::(.*))?")
+_INNER = re.compile(r"([^.?:\[\]]+)((?:\[\])?\.[^?:]*?)?(\[\])?(\?)?(?::(.*))?")
 _STEP = re.compile(r"[^\s.{}\[\]?:]+")
+_EVERY = "[]"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _QUERY = re.compile(r"[^\s{}\[\]?:&=#]+(?:\[[^\s{}\[\]?:&=#]+\])*")
 
@@ -50,12 +52,17 @@ class Reference(NamedTuple):
     optional: bool
     needs_body: bool
     rest: Callable[[Request], bytes] | None = None  # of a wildcard: its part of the normalised path, still encoded
+    of_part: bool = False  # into what a service answered, so that what is wrong with it is not the client's mistake
+
+    def refusal(self, text: str) -> GatewayError:
+        """What to raise where its value will not do."""
+        return _refusal(text, of_part=self.of_part)
 
     def value(self, request: Request, parts: Parts) -> Any:
         """The value, with its type; MISSING only if it may be, else the request is refused."""
         value = self.fetch(request, parts)
         if value is MISSING and not self.optional:
-            raise RequestRefused(Kinds.BAD_INPUT, f"{self.name} is missing.")
+            raise self.refusal(f"{self.name} is missing.")
         return value
 
     def text(self, request: Request, parts: Parts) -> str:
@@ -68,7 +75,11 @@ class Reference(NamedTuple):
         try:
             return as_text(value)
         except ValueError as error:
-            raise RequestRefused(Kinds.BAD_INPUT, f"{self.name} must be {error}.") from error
+            raise self.refusal(f"{self.name} must be {error}.") from error
+
+
+def _refusal(text: str, *, of_part: bool) -> GatewayError:
+    return PartUnfit(text) if of_part else RequestRefused(Kinds.BAD_INPUT, text)
 
 
 NOTHING_DROPPED: Mapping[str, str] = MappingProxyType({})
@@ -134,10 +145,11 @@ def parse(text: str, scope: Scope, at: Place) -> list[str | Reference] | None:
 
 def _reference(inner: str, scope: Scope, at: Place) -> Reference | None:
     match = _INNER.fullmatch(inner)
-    if match is None or match[2] == "":
+    if match is None or match[2] in (".", "[]."):
         at.mistake(f"'{{{inner}}}' is no reference; those look like {{path.id}} or {{query.page?:int}}")
         return None
-    root_name, name, every, optional, kind = match[1], match[2] or "", bool(match[3]), bool(match[4]), match[5]
+    name = (match[2] or "").removeprefix(".")
+    root_name, every, optional, kind = match[1], bool(match[3]), bool(match[4]), match[5]
     root = scope.roots.get(root_name)
     if root is None:
         at.mistake(f"nothing is called '{root_name}' in '{{{inner}}}'{_root_hint(inner, root_name, scope)}")
@@ -151,10 +163,17 @@ def _reference(inner: str, scope: Scope, at: Place) -> Reference | None:
     fetch = root.bind(name, every, at)
     if fetch is None:
         return None
-    full = _join(root_name, name)
+    full, of_part = _join(root_name, name), isinstance(root, PartRoot)
     if kind is not None:
-        fetch = _converted(fetch, kind, full, every)
-    return Reference(full, fetch, optional, root.needs_body, root.rest(name) if kind is None else None)
+        fetch = _converted(fetch, kind, full, every=every, of_part=of_part)
+    rest = root.rest(name) if kind is None else None
+    return Reference(full, fetch, optional, root.needs_body, rest, of_part)
+
+
+def roots_in(text: str) -> set[str]:
+    """The names of the roots that the references of a text begin with, reachable or not."""
+    inner = [match[1] for match in _BRACES.finditer(text) if match[1] is not None]
+    return {match[1] for match in map(_INNER.fullmatch, inner) if match is not None}
 
 
 def _root_hint(inner: str, name: str, scope: Scope) -> str:
@@ -168,7 +187,7 @@ def _root_hint(inner: str, name: str, scope: Scope) -> str:
 
 
 def _join(root: str, name: str) -> str:
-    return f"{root}.{name}" if name else root
+    return f"{root}{'' if name.startswith(_EVERY) else '.'}{name}" if name else root
 
 
 class PathRoot:
@@ -276,12 +295,12 @@ class BodyRoot:
 
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
         """Missing where there is no body or nothing in it on that path."""
-        steps = steps_of("body", name, every, at)
-        if steps is None:
+        find = _finder("body", name, every, at)
+        if find is None:
             return None
 
         def value(request: Request, _parts: Parts) -> Any:
-            return dig(request.json(), steps) if request.body else MISSING
+            return find(request.json()) if request.body else MISSING
 
         return value
 
@@ -299,11 +318,11 @@ class PartRoot:
 
     def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
         """Missing where the part has no answer or nothing in it on that path."""
-        steps = steps_of(self._part, name, every, at)
-        if steps is None:
+        find = _finder(self._part, name, every, at)
+        if find is None:
             return None
         part = self._part
-        return lambda _request, parts: dig(parts.get(part, MISSING), steps)
+        return lambda _request, parts: find(parts.get(part, MISSING))
 
     def rest(self, name: str) -> None:
         """Never."""
@@ -318,6 +337,33 @@ def steps_of(root: str, name: str, every: bool, at: Place) -> list[str] | None:
         )
         return None
     return steps
+
+
+def _finder(root: str, name: str, every: bool, at: Place) -> Callable[[Any], Any] | None:
+    """What finds the end of a path that may go through lists; after a mistake, None."""
+    text = f"{name}{_EVERY}" if every else name
+    if _EVERY not in text:
+        steps = steps_of(root, name, every, at)
+        return None if steps is None else lambda value: dig(value, steps)
+    # Each run of names that stands before, between and behind the brackets.
+    runs = [[step for step in run.split(".") if step] for run in text.split(_EVERY)]
+    if not all(map(_STEP.fullmatch, [step for run in runs for step in run])) or ".." in text or f".{_EVERY}" in text:
+        steps_of(root, name, every, at)
+        return None
+    return lambda value: _dig_every(value, runs)
+
+
+def _dig_every(value: Any, runs: list[list[str]]) -> Any:
+    """All that lies at the end of `runs`, between which stands a list; what some of its items lack is left out."""
+    found = dig(value, runs[0])
+    for run in runs[1:]:
+        if found is MISSING or not isinstance(found, list):
+            return MISSING
+        items = [dig(item, run) for item in found]
+        found = [item for item in items if item is not MISSING]
+        if run is not runs[-1]:  # what follows goes through the items of all of these
+            found = [item for inner in found if isinstance(inner, list) for item in inner]
+    return found
 
 
 def dig(value: Any, steps: list[str]) -> Any:
@@ -360,7 +406,7 @@ def _decode(text: bytes) -> str:
     return (unquote_to_bytes(text) if b"%" in text else text).decode()
 
 
-def _converted(fetch: Fetch, kind: str, name: str, every: bool) -> Fetch:
+def _converted(fetch: Fetch, kind: str, name: str, *, every: bool, of_part: bool) -> Fetch:
     """`fetch` with its value made, or shown to be, of a type."""
     convert = _CONVERSIONS[kind]
 
@@ -371,7 +417,7 @@ def _converted(fetch: Fetch, kind: str, name: str, every: bool) -> Fetch:
         try:
             return [convert(each) for each in value] if every else convert(value)
         except ValueError as error:
-            raise RequestRefused(Kinds.BAD_INPUT, f"{name} must be {error}.") from error
+            raise _refusal(f"{name} must be {error}.", of_part=of_part) from error
 
     return converted
 

@@ -14,7 +14,6 @@ from urllib.parse import quote, unquote
 
 from castlegate.config.references import MISSING, Parts, Reference
 from castlegate.config.report import Place, show
-from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request
 
 Render = Callable[[Request, Parts], bytes]
@@ -155,7 +154,7 @@ def _segment(pieces: Pieces) -> Render:
 def _quoted(value: str, segment: str, reference: Reference) -> bytes:
     """`value` encoded as (a part of) a segment; refused where the segment would not stay one."""
     if not segment or _NEVER.search(value) or _WAY_UP.search(segment):
-        raise RequestRefused(Kinds.BAD_INPUT, f"{reference.name} cannot stand in a path.")
+        raise reference.refusal(f"{reference.name} cannot stand in a path.")
     return quote(value, safe="").encode()
 
 

@@ -17,7 +17,6 @@ import msgspec
 from castlegate.config.references import MISSING, NO_PARTS, Parts, Reference, Scope, parse
 from castlegate.config.report import Place
 from castlegate.config.targets import Pieces, Render, compile_target
-from castlegate.errors import Kinds, RequestRefused
 from castlegate.message import Request
 
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
@@ -178,8 +177,11 @@ def _header(pieces: Pieces, at: Place) -> Render | None:
     def render(request: Request, parts: Parts) -> bytes:
         text = text_of(request, parts)
         if _NOT_IN_HEADERS.search(text):
-            names = ", ".join(piece.name for piece in pieces if isinstance(piece, Reference))
-            raise RequestRefused(Kinds.BAD_INPUT, f"{names} cannot stand in a header field.")
+            references = sorted(
+                [piece for piece in pieces if isinstance(piece, Reference)], key=lambda r: not r.of_part
+            )
+            names = ", ".join(reference.name for reference in references)
+            raise references[0].refusal(f"{names} cannot stand in a header field.")
         return text.encode("latin-1")
 
     return render

@@ -13,7 +13,7 @@ from castlegate.config.references import NO_PARTS, PartRoot, Scope, request_scop
 from castlegate.config.report import Report
 from castlegate.config.templates import Sink, TextTemplate, compile_json, compile_text
 from castlegate.edge.framing import HeadReader
-from castlegate.errors import Kinds, RequestRefused
+from castlegate.errors import Kinds, PartUnfit, RequestRefused
 from castlegate.message import Request
 from castlegate.routing.path import normalise
 
@@ -136,8 +136,42 @@ def test_earlier_parts_are_reached_by_their_names() -> None:
         "n": "a",
         "u": {"name": "a"},
     }
-    with pytest.raises(RequestRefused, match=r"user\.name is missing"):
+    with pytest.raises(PartUnfit, match=r"user\.name is missing"):
         sent("{user.name}", request(), {}, scope)
+
+
+@pytest.mark.parametrize("template", ["/a/{user}", "/a/{user.name:int}", "/a/{user.up}", "/a?b={user}"])
+def test_what_a_part_answered_is_not_the_client_s_mistake(template: str) -> None:
+    scope = SCOPE.including({"user": PartRoot("user")})
+    with pytest.raises(PartUnfit) as raised:
+        text(template, Sink.TARGET, scope).render(request(), {"user": {"name": "a", "up": ".."}})
+    assert raised.value.status == 502
+
+
+ORDERS = {"orders": [{"id": 1, "lines": [{"sku": "a"}, {"sku": "b"}]}, {"id": 2, "lines": [{}, {"sku": "c"}]}, {}]}
+
+
+@pytest.mark.parametrize(
+    ("reference", "found"),
+    [
+        ("{orders[]}", ORDERS["orders"]),
+        ("{orders[].id}", [1, 2]),
+        ("{orders[].lines[].sku}", ["a", "b", "c"]),
+        ("{orders[].lines[]}", [{"sku": "a"}, {"sku": "b"}, {}, {"sku": "c"}]),
+        ("{orders.0.lines[].sku}", ["a", "b"]),
+        ("{orders[].none}", []),
+    ],
+)
+def test_brackets_go_through_the_lists_of_a_part(reference: str, found: object) -> None:
+    scope = SCOPE.including({"orders": PartRoot("orders")})
+    assert sent(reference, request(), ORDERS, scope) == found
+
+
+@pytest.mark.parametrize("reference", ["{orders.0[].id}", "{orders.id[]}"])
+def test_what_is_no_list_is_missing_where_brackets_go_through_it(reference: str) -> None:
+    scope = SCOPE.including({"orders": PartRoot("orders")})
+    with pytest.raises(PartUnfit, match="is missing"):
+        sent(reference, request(), ORDERS, scope)
 
 
 def test_what_never_changes_is_encoded_once() -> None:

@@ -135,6 +135,7 @@ class HttpUpstream:
             if connection is None:
                 connection = await pool.wait_for_one(until, fresh=call.fresh)
             place, uploads = uploads, None
+            call.sent = True
             waiter = connection.send(call, self._head(pool, call), until, place)
             reply = await waiter
         except CallFailed as failed:

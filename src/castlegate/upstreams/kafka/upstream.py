@@ -155,6 +155,7 @@ class Operation:
             raise CallFailed(Kinds.PENDING_FULL, Outcome.NOT_SENT) from None
         timer.add(sink, deadline)
         try:
+            call.sent = True
             self._send(call, correlation_id, sink, now, deadline)
             reply = await sink.waiter
             self._seconds.observe(timer.now() - now)

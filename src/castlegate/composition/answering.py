@@ -1,0 +1,159 @@
+"""The answer of a composition: the parts' bytes under their names, and what became of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from castlegate.composition.caching import NOT_AT_ALL, strictest, united
+from castlegate.composition.contents import NULL
+from castlegate.composition.parts import OK, SKIPPED, Part
+from castlegate.composition.reshaping import Shape, is_object, members_of
+from castlegate.composition.running import PartRun, Run
+from castlegate.errors import CallFailed, GatewayError
+from castlegate.headers import Headers
+from castlegate.message import Response
+
+REPORT = b"castlegate-parts"
+ASKED = b"parts"  # of `Prefer` (RFC 7240): the same in the body
+
+_JSON = b"content-type: application/json\r\n"
+_NOT_KEPT = b"cache-control: %b\r\n" % NOT_AT_ALL
+_WHOLE = (OK, SKIPPED)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Answer:
+    """How the answer of one route is put together."""
+
+    __slots__ = ("_before", "_end", "_hidden", "_merges", "_parts", "_shapes", "_status", "_timing")
+
+    def __init__(self, parts: Sequence[Part], shapes: Sequence[Shape], *, status: int, timing: bool) -> None:
+        self._parts = parts
+        self._shapes = shapes
+        self._status = status
+        self._timing = timing
+        self._merges = any(part.merge for part in parts)
+        self._hidden = any(part.hidden for part in parts)
+        shown = [part for part in parts if not part.hidden]
+        # What stands before the content of each part.
+        self._before = [
+            b'%b"%b":' % (b"," if number else b"{", part.name.encode()) for number, part in enumerate(shown)
+        ]
+        self._end = b"}" if shown else b"{}"
+
+    def response(self, run: Run, *, told: bool) -> Response:
+        """Of a run that has come to its end. `told`: with a report in the body. Raises `GatewayError`."""
+        content = self._content(run.states)
+        for shape in self._shapes:
+            content = shape(content)
+        lines = [_JSON]
+        if told:
+            lines += [b"preference-applied: parts\r\n", b"vary: prefer\r\n"]
+            content = _with_report(content, run)
+        lines.append(report_line(run))
+        if self._timing:
+            lines.append(_timing_line(run))
+        self._add_fields(run, lines)
+        return Response(self._status, Headers(lines), content)
+
+    def _content(self, states: Sequence[PartRun]) -> bytes:
+        shown = [state for state in states if not state.part.hidden] if self._hidden else states
+        if self._merges:
+            return _merged(shown)
+        pieces = []
+        for before, state in zip(self._before, shown, strict=True):
+            pieces.append(before)
+            pieces.append(state.content)
+        pieces.append(self._end)
+        return b"".join(pieces)
+
+    def _add_fields(self, run: Run, lines: list[bytes]) -> None:
+        """What the parts say that concerns the whole."""
+        controls: list[bytes | None] = []
+        varies = []
+        partial = False
+        for state in run.states:
+            partial = partial or state.outcome not in _WHOLE or state.failures > 0
+            for digest in state.digests:
+                controls.append(digest.control)
+                if digest.vary is not None:
+                    varies.append(digest.vary)
+                lines += digest.passed
+        if partial:
+            lines.append(_NOT_KEPT)
+            return
+        control = strictest(tuple(controls)) if controls else None
+        if control is not None:
+            lines.append(b"cache-control: %b\r\n" % control)
+        if varies:
+            vary = united(tuple(varies))
+            if vary:
+                lines.append(b"vary: %b\r\n" % vary)
+
+
+def failure(run: Run, error: GatewayError) -> GatewayError:
+    """What the whole failed with, with what became of each part."""
+    part = None if run.ended_by is None else run.ended_by.part.name
+    detail = error.detail or error.kind.title
+    return CallFailed(
+        error.kind,
+        run.outcome,
+        detail if part is None else f"The part '{part}' failed: {detail}",
+        status=run.status or error.status,
+        headers=(*error.headers, (REPORT, report_line(run)[len(REPORT) + 2 : -2])),
+        members={"parts": report(run)},
+    )
+
+
+def report_line(run: Run) -> bytes:
+    """The field that tells of each part, a list of structured fields (RFC 9651)."""
+    pieces = []
+    for state in run.states:
+        pieces.append(f"{state.part.name};outcome={state.outcome};ms={(state.ended - state.began) * 1000:.0f}")
+        if state.failures:
+            pieces[-1] += f";failed={state.failures}"
+    return f"castlegate-parts: {', '.join(pieces)}\r\n".encode()
+
+
+def report(run: Run) -> dict[str, dict[str, Any]]:
+    """The same as JSON."""
+    return {state.part.name: _told(state) for state in run.states}
+
+
+def _told(state: PartRun) -> dict[str, Any]:
+    told: dict[str, Any] = {"outcome": state.outcome, "ms": round((state.ended - state.began) * 1000)}
+    if state.failures:
+        told["failed"] = state.failures
+    if state.error is not None:
+        told["reason"] = state.error.kind.name
+        told["detail"] = state.error.detail or state.error.kind.title
+    return told
+
+
+def _timing_line(run: Run) -> bytes:
+    entries = [f"{s.part.name};dur={(s.ended - s.began) * 1000:.1f}" for s in run.states if s.began]
+    return f"server-timing: {', '.join(entries)}\r\n".encode()
+
+
+def _merged(states: Sequence[PartRun]) -> bytes:
+    members: dict[str, msgspec.Raw] = {}
+    for state in states:
+        content = state.content
+        found = members_of(content) if state.part.merge and content != NULL else {}
+        if not state.part.merge:
+            found = {state.part.name: msgspec.Raw(content)}
+        for name, member in found.items():
+            members.pop(name, None)  # the place of the last one counts too
+            members[name] = member
+    return _encode(members)
+
+
+def _with_report(content: bytes, run: Run) -> bytes:
+    """An object gets one member more; what is none is left as it is."""
+    if not is_object(content):
+        return content
+    return _encode({**members_of(content), "_parts": msgspec.Raw(_encode(report(run)))})

@@ -1,0 +1,178 @@
+"""One call of a part under way: made, answered, its answer collected within its bounds, told to whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from castlegate.body import Body
+from castlegate.composition.contents import bad_answer
+from castlegate.composition.parts import Asked
+from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome
+from castlegate.message import Call, Reply
+from castlegate.waiting import DirectTask
+
+if TYPE_CHECKING:
+    from castlegate.composition.running import Run
+
+_WEIGHT = {None: 0, Outcome.NOT_SENT: 0, Outcome.ANSWERED: 1, Outcome.UNKNOWN: 2}
+
+
+class Asking:
+    """One call: made, answered, its answer collected."""
+
+    __slots__ = ("_call", "_deadline", "_late", "_limit", "_reply", "_task", "run", "sent")
+
+    def __init__(self, run: Run, limit: int) -> None:
+        self.run = run
+        self.sent = 0  # weight of what became of it
+        self._limit = limit  # bytes
+        self._call: Call | None = None
+        self._reply: Reply | None = None
+        self._task: DirectTask[Any] | None = None
+        self._deadline = 0.0
+        self._late = False
+
+    # Of those who ask.
+
+    def answered(self, reply: Reply, body: bytes) -> None:
+        """There is a success. Raises `GatewayError` where it will not do."""
+        raise NotImplementedError
+
+    def declined(self, reply: Reply, body: bytes) -> None:
+        """The service's status is none of success."""
+        del body
+        self.failed(declined(reply))
+
+    def failed(self, error: GatewayError) -> None:
+        """There is no answer, or none that will do."""
+        raise NotImplementedError
+
+    def note(self, error: GatewayError) -> None:
+        """What became of a call that failed."""
+        self.sent = max(self.sent, _WEIGHT[error.outcome])
+
+    # The call.
+
+    def ask(self, asked: Asked, parts: Mapping[str, Any], until: float) -> None:
+        """Make the call, which has until that loop time."""
+        run = self.run
+        left = until - run.now()
+        if left <= 0:
+            self.failed(CallFailed(Kinds.TIMEOUT, Outcome.NOT_SENT, "There was no time left to ask the service."))
+            return
+        self._deadline = until
+        try:
+            self._call = call = asked.plan.make(run.request, parts, run.lines, left)
+            coroutine: Any = asked.caller(call)
+        except GatewayError as error:
+            self.failed(error)
+            return
+        if type(coroutine) is not CoroutineType:
+            coroutine = _awaited(coroutine)
+        self._task = task = DirectTask(coroutine, self._replied)
+        task.start()
+
+    def give_up(self) -> None:
+        """Nobody wants the answer."""
+        task, self._task = self._task, None
+        if task is not None:
+            if self._call is not None and self._call.sent:
+                self.sent = 2
+            task.cancel()
+
+    def expire(self) -> None:
+        """Called by the timer: the rest of the answer is late."""
+        self._late = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _replied(self, reply: Reply | None, error: BaseException | None) -> None:
+        self._task = None
+        run = self.run
+        if run.over:
+            if reply is not None:
+                reply.close()
+        elif isinstance(error, GatewayError):
+            self.fall(error)
+        elif reply is None:
+            assert error is not None
+            run.fail(None, error)
+        else:
+            self.sent = max(self.sent, 1)
+            self._reply = reply
+            if type(reply.body) is bytes:
+                self._collected(reply.body, None)
+            else:
+                assert isinstance(reply.body, Body)
+                run.timer.add(self, self._deadline)
+                self._task = task = DirectTask(self._collect(reply.body), self._arrived)
+                task.start()
+
+    async def _collect(self, body: Body) -> bytes:
+        run, limit = self.run, self._limit
+        whole = bytearray()
+        try:
+            while chunk := await body.read():
+                if len(whole) + len(chunk) > limit:
+                    raise bad_answer(f"The service's answer is larger than {limit} bytes.")
+                run.take(len(chunk))
+                whole += chunk
+        finally:
+            body.close()
+        return bytes(whole)
+
+    def _arrived(self, body: bytes | None, error: BaseException | None) -> None:
+        self._task = None
+        self.run.timer.remove(self, self._deadline)
+        if self._late and error is not None:
+            error = CallFailed(Kinds.TIMEOUT, Outcome.ANSWERED, "The service did not finish its answer in time.")
+        self._collected(body, error)
+
+    def _collected(self, body: bytes | None, error: BaseException | None) -> None:
+        run, reply = self.run, self._reply
+        if run.over:
+            return
+        if isinstance(error, GatewayError):
+            self.fall(error)
+            return
+        if body is None or reply is None:
+            assert error is not None
+            run.fail(None, error)
+            return
+        try:
+            if len(body) > self._limit:
+                raise bad_answer(f"The service's answer is larger than {self._limit} bytes.")
+            if 200 <= reply.status < 300:
+                self.answered(reply, body)
+            else:
+                self.declined(reply, body)
+        except GatewayError as failed:
+            self.fall(failed)
+        except Exception as unforeseen:  # noqa: BLE001 - nobody above could answer for it
+            run.fail(None, unforeseen)
+
+    def fall(self, error: GatewayError) -> None:
+        """As `failed`, for those who cannot answer for what it raises."""
+        try:
+            self.failed(error)
+        except Exception as unforeseen:  # noqa: BLE001
+            self.run.fail(None, unforeseen)
+
+
+async def _awaited(awaitable: Awaitable[Reply]) -> Reply:
+    return await awaitable
+
+
+def declined(reply: Reply) -> CallFailed:
+    """The failure that a service's own status is."""
+    status = reply.status
+    later = [(b"retry-after", value) for value in reply.headers.get_all(b"retry-after")[:1]]
+    return CallFailed(
+        Kinds.SERVICE_ERROR,
+        Outcome.ANSWERED,
+        f"The service answered {status}.",
+        status=status,
+        headers=tuple(later) if status in (429, 503) else (),
+    )

@@ -1,0 +1,54 @@
+"""How long an answer made of several may be kept (RFC 9111): as long as the one that may be kept the shortest.
+
+A part that says nothing cannot be taken for one that may be kept. What is not complete is kept by nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+NOT_AT_ALL = b"no-store"
+
+_DIRECTIVE = re.compile(rb"([A-Za-z0-9_-]+)(?:\s*=\s*\"?([^\",]*)\"?)?")
+_SECONDS = re.compile(rb"[0-9]{1,10}")
+
+
+@lru_cache(1024)  # services repeat themselves
+def strictest(controls: tuple[bytes | None, ...]) -> bytes | None:
+    """`Cache-Control` of the whole, by those of the parts, which may say their age as `age=`; None where no part says
+    anything.
+    """
+    if all(control is None for control in controls):
+        return None
+    said = [_read(control or b"no-cache") for control in controls]
+    if any(b"no-store" in each for each in said):
+        return NOT_AT_ALL
+    words = [b"private"] if any(b"private" in each for each in said) else []
+    ages = [_left(each) for each in said]
+    if any(b"no-cache" in each for each in said) or None in ages:
+        return b", ".join([*words, b"no-cache"])
+    words.append(b"max-age=%d" % min(age for age in ages if age is not None))
+    if any(b"must-revalidate" in each for each in said):
+        words.append(b"must-revalidate")
+    return b", ".join(words)
+
+
+@lru_cache(1024)
+def united(varies: tuple[bytes, ...]) -> bytes:
+    """`Vary` of the whole, but for what parts are asked for in one way only."""
+    names = {name.strip().lower() for vary in varies for name in vary.split(b",")}
+    return b", ".join(sorted(names - {b"", b"accept", b"accept-encoding"}))
+
+
+def _read(control: bytes) -> dict[bytes, bytes]:
+    return {name.lower(): value for name, value in _DIRECTIVE.findall(control)}
+
+
+def _left(said: dict[bytes, bytes]) -> int | None:
+    """Seconds that it may still be kept: for private caches and shared ones, whichever is less."""
+    ages = [said[name] for name in (b"max-age", b"s-maxage") if name in said]
+    if not ages or not all(map(_SECONDS.fullmatch, ages)):
+        return None
+    age = said.get(b"age", b"0").strip()
+    return max(0, min(map(int, ages)) - (int(age) if _SECONDS.fullmatch(age) else 0))

@@ -1,0 +1,83 @@
+"""The parts of a composition as they are at run time: everything that could be resolved at load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from castlegate.composition.contents import Digest
+from castlegate.composition.plans import PartPlan
+from castlegate.composition.reshaping import Shape
+from castlegate.config.references import Reference
+from castlegate.config.templates import JsonTemplate
+from castlegate.expressions.program import Condition
+from castlegate.message import Caller, Reply
+from castlegate.telemetry.metrics import Counter
+
+OK, FALLBACK, TIMEOUT, ERROR, SKIPPED, CANCELLED = "ok", "fallback", "timeout", "error", "skipped", "cancelled"
+OUTCOMES = (OK, FALLBACK, TIMEOUT, ERROR, SKIPPED, CANCELLED)
+
+
+class Asked(NamedTuple):
+    """A call that a part can make."""
+
+    plan: PartPlan
+    caller: Caller
+
+
+class Batching(NamedTuple):
+    """How the answer of one call is told apart by elements."""
+
+    by: str | None
+    within: list[str]
+
+
+class EachPlan(NamedTuple):
+    """The elements of a part."""
+
+    of: Reference
+    most: int
+    concurrency: int
+    size: int
+    join: str | None
+    batch: Batching | None
+
+
+class Part:
+    """One part."""
+
+    __slots__ = (
+        "asked", "counters", "digest", "each", "fallback", "fallback_asked", "followers", "hidden", "index", "inputs",
+        "limit", "merge", "name", "optional", "pass_status", "passed", "referenced", "shapes", "timeout", "value",
+        "when",
+    )  # fmt: skip
+
+    def __init__(self, name: str, index: int) -> None:
+        self.name = name
+        self.index = index
+        self.inputs: list[int] = []  # the parts that it waits for
+        self.followers: list[Part] = []  # those that wait for it
+        self.referenced = False
+        self.asked: Asked | None = None  # None: it is a value
+        self.value: JsonTemplate | None = None
+        self.each: EachPlan | None = None
+        self.when: Condition | None = None
+        self.timeout = 0.0  # seconds
+        self.optional = False
+        self.fallback: JsonTemplate | None = None
+        self.fallback_asked: Asked | None = None
+        self.shapes: Sequence[Shape] = ()
+        self.merge = False
+        self.hidden = False
+        self.limit = 0  # bytes
+        self.pass_status: frozenset[int] = frozenset()
+        self.passed: tuple[bytes, ...] = ()  # beginnings of lines
+        self.counters: dict[str, Counter] = {}  # by outcome
+        self.digest: Digest | None = None  # of the latest answer
+
+    def digest_of(self, reply: Reply) -> Digest:
+        """What the fields of an answer to it say."""
+        digest = self.digest
+        if digest is None or digest.headers is not reply.headers:
+            digest = self.digest = Digest(reply.headers, self.passed)
+        return digest

@@ -1,0 +1,70 @@
+"""A route that makes one answer of several calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from castlegate.body import Budget
+from castlegate.calls.plan import FieldRules
+from castlegate.composition.answering import ASKED, Answer, failure
+from castlegate.composition.parts import Part
+from castlegate.composition.running import Run
+from castlegate.errors import GatewayError
+from castlegate.headers import Headers
+from castlegate.message import Handler, Request, Response
+from castlegate.problem import problem
+from castlegate.wire.timer import Timer
+
+_OF_A_BODY = (b"content-type: ", b"content-encoding: ")
+
+
+def compose_endpoint(
+    parts: Sequence[Part], answer: Answer, fields: FieldRules, timer: Timer, budget: Budget, *, largest: int
+) -> Handler:
+    """The handler. `fields`: rules for the answer's; `largest`: bytes that a request's body may have."""
+
+    async def handle(request: Request) -> Response:
+        if not isinstance(request.body, bytes):
+            try:
+                await request.collect(largest, budget)
+            except GatewayError as error:
+                return problem(error, request)
+        run = Run(parts, request, timer, budget)
+        run.begin()
+        try:
+            await run.waiter
+        except asyncio.CancelledError:
+            run.stop()  # the client has gone
+            raise
+        try:
+            if run.error is not None:
+                return _failed(run, run.error)
+            wire = request.headers.wire
+            response = answer.response(run, told=b"prefer: " in wire and _prefers_report(request))
+            if fields:
+                response.headers = fields.apply(response.headers, request, run.values)
+        except GatewayError as error:
+            return problem(failure(run, error), request)
+        return response
+
+    return handle
+
+
+def _failed(run: Run, error: BaseException) -> Response:
+    """Raises what was not foreseen."""
+    if not isinstance(error, GatewayError):
+        raise error
+    told = failure(run, error)
+    passed = run.passed_on
+    if passed is None:
+        return problem(told, run.request)
+    assert isinstance(passed.body, bytes), "it was collected"
+    lines = [line for line in passed.headers.lines if line.startswith(_OF_A_BODY)]
+    lines += run.ended_by.digests[0].passed if run.ended_by is not None else []
+    return Response(passed.status, Headers([*lines, *Headers.of(told.headers).lines]), passed.body)
+
+
+def _prefers_report(request: Request) -> bool:
+    preferred = request.headers.get(b"prefer") or b""
+    return any(each.partition(b"=")[0].strip().lower() == ASKED for each in preferred.split(b","))
