@@ -29,7 +29,7 @@ class Services(Origin):
     def __init__(self) -> None:
         self.answers: dict[str, bytes] = {}
         self.held: dict[str, threading.Event] = {}
-        self.paths: list[str] = []  # as they came
+        self.cuts: set[str] = set()  # paths on which the connection ends behind the answer
         super().__init__(self._answer)
 
     def says(self, path: str, value: Any, **more: Any) -> None:
@@ -66,7 +66,7 @@ class Services(Origin):
         if answer is None:
             return False
         connection.sendall(answer)
-        return True
+        return path not in self.cuts
 
 
 def _path(request: bytes) -> str:
