@@ -11,7 +11,7 @@ import pytest
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import Client, Origin
 
-Start = Callable[[str], Gateway]
+Start = Callable[..., Gateway]
 
 
 def http(
@@ -120,10 +120,11 @@ def start(tmp_path: Path, services: Services) -> Iterator[Start]:
     """Starts gateways on routes, whose service is `s`; stops them, and sees that they hold nothing any more."""
     running: list[Gateway] = []
 
-    def start(routes: str, more: str = "", timeout: str = "2s") -> Gateway:
+    def start(routes: str, more: str = "", timeout: str = "2s", kafka: str = "") -> Gateway:
         config = f"""
 services:
   s: {{http: ["http://127.0.0.1:{services.port}"]}}
+{"" if not kafka else f"  {kafka}: {{kafka: {kafka}}}"}
   gone: {{http: ["http://127.0.0.1:1"]}}
 defaults: {{public: true, timeout: {timeout}}}
 {more}

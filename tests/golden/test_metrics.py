@@ -34,6 +34,7 @@ routes:
   POST /closed: {{call: origin, policy: open}}
   GET /limited: {{call: origin, limit: 1/day, quota: {{daily: 10, per: address}}, concurrency: 10}}
   GET /own: {{call: origin, public: false, auth: idp}}
+  GET /composed: {{compose: {{part: {{value: 1}}}}}}
   POST /asked: {{call: golden.asked}}
   POST /stored: {{publish: golden.stored}}
 """
@@ -55,6 +56,7 @@ def test_the_metrics_are_those_of_the_golden_file(tmp_path: Path, embedded_broke
         for line, status in (
             (b"GET /x", 200), (b"GET /none", 404), (b"POST /asked", 504), (b"POST /stored", 202),
             (b"POST /closed", 403), (b"GET /limited", 200), (b"GET /limited", 429), (b"GET /own", 503),
+            (b"GET /composed", 200),
         ):  # fmt: skip
             with Client(gateway.port) as client:
                 head = line + b" HTTP/1.1\r\nHost: h\r\n" + FIELDS + b"\r\n{}"

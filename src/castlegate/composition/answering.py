@@ -29,21 +29,16 @@ _encode = msgspec.json.Encoder().encode
 class Answer:
     """How the answer of one route is put together."""
 
-    __slots__ = ("_before", "_end", "_hidden", "_merges", "_parts", "_shapes", "_status", "_timing")
+    __slots__ = ("_form", "_hidden", "_merges", "_shapes", "_status", "_timing")
 
     def __init__(self, parts: Sequence[Part], shapes: Sequence[Shape], *, status: int, timing: bool) -> None:
-        self._parts = parts
         self._shapes = shapes
         self._status = status
         self._timing = timing
         self._merges = any(part.merge for part in parts)
         self._hidden = any(part.hidden for part in parts)
-        shown = [part for part in parts if not part.hidden]
-        # What stands before the content of each part.
-        self._before = [
-            b'%b"%b":' % (b"," if number else b"{", part.name.encode()) for number, part in enumerate(shown)
-        ]
-        self._end = b"}" if shown else b"{}"
+        # Into which the contents are put; no name has a character that would have to be escaped.
+        self._form = "{{{}}}".format(",".join(f'"{part.name}":%b' for part in parts if not part.hidden)).encode()
 
     def response(self, run: Run, *, told: bool) -> Response:
         """Of a run that has come to its end. `told`: with a report in the body. Raises `GatewayError`."""
@@ -64,12 +59,7 @@ class Answer:
         shown = [state for state in states if not state.part.hidden] if self._hidden else states
         if self._merges:
             return _merged(shown)
-        pieces = []
-        for before, state in zip(self._before, shown, strict=True):
-            pieces.append(before)
-            pieces.append(state.content)
-        pieces.append(self._end)
-        return b"".join(pieces)
+        return self._form % tuple([state.content for state in shown])
 
     def _add_fields(self, run: Run, lines: list[bytes]) -> None:
         """What the parts say that concerns the whole."""
@@ -113,10 +103,9 @@ def report_line(run: Run) -> bytes:
     """The field that tells of each part, a list of structured fields (RFC 9651)."""
     pieces = []
     for state in run.states:
-        pieces.append(f"{state.part.name};outcome={state.outcome};ms={(state.ended - state.began) * 1000:.0f}")
-        if state.failures:
-            pieces[-1] += f";failed={state.failures}"
-    return f"castlegate-parts: {', '.join(pieces)}\r\n".encode()
+        piece = b"%b%d" % (state.part.words[state.outcome], (state.ended - state.began) * 1000)
+        pieces.append(piece if not state.failures else b"%b;failed=%d" % (piece, state.failures))
+    return b"castlegate-parts: %b\r\n" % b", ".join(pieces)
 
 
 def report(run: Run) -> dict[str, dict[str, Any]]:

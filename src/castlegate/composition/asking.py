@@ -20,19 +20,16 @@ _WEIGHT = {None: 0, Outcome.NOT_SENT: 0, Outcome.ANSWERED: 1, Outcome.UNKNOWN: 2
 
 
 class Asking:
-    """One call: made, answered, its answer collected."""
+    """One call. What it may never need is the class's: making one is part of every request."""
 
-    __slots__ = ("_call", "_deadline", "_late", "_limit", "_reply", "_task", "run", "sent")
-
-    def __init__(self, run: Run, limit: int) -> None:
-        self.run = run
-        self.sent = 0  # weight of what became of it
-        self._limit = limit  # bytes
-        self._call: Call | None = None
-        self._reply: Reply | None = None
-        self._task: DirectTask[Any] | None = None
-        self._deadline = 0.0
-        self._late = False
+    run: Run
+    limit: int  # bytes of the answer
+    sent = 0  # weight of what became of it
+    _call: Call | None = None
+    _reply: Reply | None = None  # whose body is being collected
+    _task: DirectTask[Any] | None = None
+    _deadline = 0.0
+    _late = False
 
     # Of those who ask.
 
@@ -64,7 +61,7 @@ class Asking:
             return
         self._deadline = until
         try:
-            self._call = call = asked.plan.make(run.request, parts, run.lines, left)
+            self._call = call = asked.plan.make(run.request, parts, run.common(until, left), left)
             coroutine: Any = asked.caller(call)
         except GatewayError as error:
             self.failed(error)
@@ -91,27 +88,33 @@ class Asking:
     def _replied(self, reply: Reply | None, error: BaseException | None) -> None:
         self._task = None
         run = self.run
-        if run.over:
+        if reply is None or run.over:
+            self._unanswered(reply, error)
+            return
+        self.sent = self.sent or 1
+        body = reply.body
+        if type(body) is bytes:
+            self._whole(reply, body)
+            return
+        assert isinstance(body, Body)
+        self._reply = reply
+        run.timer.add(self, self._deadline)
+        self._task = task = DirectTask(self._collect(body), self._collected)
+        task.start()
+
+    def _unanswered(self, reply: Reply | None, error: BaseException | None) -> None:
+        """There is nothing, or it is nobody's."""
+        if self.run.over:
             if reply is not None:
                 reply.close()
         elif isinstance(error, GatewayError):
             self.fall(error)
-        elif reply is None:
-            assert error is not None
-            run.fail(None, error)
         else:
-            self.sent = max(self.sent, 1)
-            self._reply = reply
-            if type(reply.body) is bytes:
-                self._collected(reply.body, None)
-            else:
-                assert isinstance(reply.body, Body)
-                run.timer.add(self, self._deadline)
-                self._task = task = DirectTask(self._collect(reply.body), self._arrived)
-                task.start()
+            assert error is not None
+            self.run.fail(None, error)
 
     async def _collect(self, body: Body) -> bytes:
-        run, limit = self.run, self._limit
+        run, limit = self.run, self.limit
         whole = bytearray()
         try:
             while chunk := await body.read():
@@ -123,27 +126,22 @@ class Asking:
             body.close()
         return bytes(whole)
 
-    def _arrived(self, body: bytes | None, error: BaseException | None) -> None:
+    def _collected(self, body: bytes | None, error: BaseException | None) -> None:
         self._task = None
         self.run.timer.remove(self, self._deadline)
         if self._late and error is not None:
             error = CallFailed(Kinds.TIMEOUT, Outcome.ANSWERED, "The service did not finish its answer in time.")
-        self._collected(body, error)
+        if body is None or self.run.over:
+            self._unanswered(None, error)
+        else:
+            assert self._reply is not None
+            self._whole(self._reply, body)
 
-    def _collected(self, body: bytes | None, error: BaseException | None) -> None:
-        run, reply = self.run, self._reply
-        if run.over:
-            return
-        if isinstance(error, GatewayError):
-            self.fall(error)
-            return
-        if body is None or reply is None:
-            assert error is not None
-            run.fail(None, error)
-            return
+    def _whole(self, reply: Reply, body: bytes) -> None:
+        """All of an answer is here."""
         try:
-            if len(body) > self._limit:
-                raise bad_answer(f"The service's answer is larger than {self._limit} bytes.")
+            if len(body) > self.limit:
+                raise bad_answer(f"The service's answer is larger than {self.limit} bytes.")
             if 200 <= reply.status < 300:
                 self.answered(reply, body)
             else:
@@ -151,7 +149,7 @@ class Asking:
         except GatewayError as failed:
             self.fall(failed)
         except Exception as unforeseen:  # noqa: BLE001 - nobody above could answer for it
-            run.fail(None, unforeseen)
+            self.run.fail(None, unforeseen)
 
     def fall(self, error: GatewayError) -> None:
         """As `failed`, for those who cannot answer for what it raises."""

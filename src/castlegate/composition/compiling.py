@@ -135,6 +135,8 @@ def compile_parts(
             part.when = compile_when(settings.when, facts(), parts)[0]
         if settings.each is not None:
             part.each = _each_plan(settings, parts_scope(parts, scope), place.field("each"))
+    for part in made.values():
+        part.compiled()
     return list(made.values())
 
 

@@ -32,7 +32,9 @@ def bad_answer(detail: str) -> CallFailed:
 
 
 def check(content: bytes) -> bytes:
-    """The same bytes. Raises `CallFailed` unless they are one JSON document in UTF-8."""
+    """The same bytes; of none, `null`. Raises `CallFailed` unless they are one JSON document in UTF-8."""
+    if not content:
+        return NULL
     try:
         _is_json(content)
         if not content.isascii():
@@ -51,15 +53,12 @@ def parse(content: bytes) -> Any:
 
 
 class Digest:
-    """What the fields of an answer say of its content, and of how long it may be kept. Services repeat their fields, so
-    the one before is looked at first.
-    """
+    """What the fields of an answer say of its content, and of how long it may be kept."""
 
-    __slots__ = ("control", "headers", "passed", "take", "vary")
+    __slots__ = ("control", "passed", "take", "vary")
 
     def __init__(self, headers: Headers, passed: tuple[bytes, ...]) -> None:
         """`passed`: beginnings of the lines that the client gets."""
-        self.headers = headers
         self.take: Take = _taker(headers)
         control, age = headers.get(b"cache-control"), headers.get(b"age")
         self.control = control if control is None or age is None else b"%b, age=%b" % (control, age)
@@ -73,19 +72,15 @@ def _taker(headers: Headers) -> Take:
         return _encoded
     kind = headers.get(b"content-type")
     if kind is None:
-        return _checked
+        return check
     plain = kind.partition(b";")[0].strip().lower()
     if plain == b"application/json" or plain.endswith(b"+json"):
-        return _checked
+        return check
     if plain.startswith(b"text/"):
         charset = _CHARSET.search(kind)
         name = _CHARSETS.get(charset[1].lower()) if charset is not None else "utf-8"
         return _unreadable if name is None else lambda content: _text(content, name)
     return _foreign
-
-
-def _checked(content: bytes) -> bytes:
-    return check(content) if content else NULL
 
 
 def _text(content: bytes, charset: str) -> bytes:

@@ -147,10 +147,9 @@ class Elements:
 class Chunk(Asking):
     """One call, for one element or several."""
 
-    __slots__ = ("_elements", "keys")
-
     def __init__(self, elements: Elements, run: Any, keys: list[bytes], limit: int) -> None:
-        super().__init__(run, limit)
+        self.run = run
+        self.limit = limit
         self._elements = elements
         self.keys = keys
 

@@ -15,6 +15,8 @@ from castlegate.message import Caller, Reply
 from castlegate.telemetry.metrics import Counter
 
 OK, FALLBACK, TIMEOUT, ERROR, SKIPPED, CANCELLED = "ok", "fallback", "timeout", "error", "skipped", "cancelled"
+_MOST_DIGESTS = 256
+
 OUTCOMES = (OK, FALLBACK, TIMEOUT, ERROR, SKIPPED, CANCELLED)
 
 
@@ -47,9 +49,9 @@ class Part:
     """One part."""
 
     __slots__ = (
-        "asked", "counters", "digest", "each", "fallback", "fallback_asked", "followers", "hidden", "index", "inputs",
-        "limit", "merge", "name", "optional", "pass_status", "passed", "referenced", "shapes", "timeout", "value",
-        "when",
+        "as_it_is", "asked", "counters", "digests", "each", "fallback", "fallback_asked", "followers", "hidden",
+        "index", "inputs", "limit", "merge", "name", "only_calls", "optional", "pass_status", "passed", "referenced",
+        "shapes", "timeout", "value", "when", "words",
     )  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
@@ -73,11 +75,22 @@ class Part:
         self.pass_status: frozenset[int] = frozenset()
         self.passed: tuple[bytes, ...] = ()  # beginnings of lines
         self.counters: dict[str, Counter] = {}  # by outcome
-        self.digest: Digest | None = None  # of the latest answer
+        self.digests: dict[bytes, Digest] = {}  # by the fields of answers, which repeat on each connection
+        self.only_calls = False  # it is neither conditional nor for elements
+        self.as_it_is = False  # its answer is not looked into
+        self.words = {outcome: f"{name};outcome={outcome};ms=".encode() for outcome in OUTCOMES}  # of the report
+
+    def compiled(self) -> None:
+        """All of the above is set."""
+        self.only_calls = self.asked is not None and self.when is None and self.each is None
+        self.as_it_is = not (self.referenced or self.shapes or self.merge)
 
     def digest_of(self, reply: Reply) -> Digest:
         """What the fields of an answer to it say."""
-        digest = self.digest
-        if digest is None or digest.headers is not reply.headers:
-            digest = self.digest = Digest(reply.headers, self.passed)
+        wire = reply.headers.wire
+        digest = self.digests.get(wire)
+        if digest is None:
+            if len(self.digests) >= _MOST_DIGESTS:
+                self.digests.clear()
+            digest = self.digests[wire] = Digest(reply.headers, self.passed)
         return digest

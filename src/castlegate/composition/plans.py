@@ -23,11 +23,15 @@ from castlegate.headers import Headers
 from castlegate.message import Call, Request
 from castlegate.sketch import Description, Sketch
 
-_OF_THE_WHOLE = (
-    b"accept", b"accept-encoding", b"accept-ranges", b"content-disposition", b"content-encoding", b"content-language",
-    b"content-location", b"content-md5", b"content-type", b"if-match", b"if-modified-since", b"if-none-match",
-    b"if-range", b"if-unmodified-since", b"prefer", b"range", b"x-deadline-ms",
-)  # fmt: skip
+_OF_THE_WHOLE = tuple([
+    name + b": "
+    for name in (
+        b"accept", b"accept-encoding", b"accept-ranges", b"content-disposition", b"content-encoding",
+        b"content-language", b"content-location", b"content-md5", b"content-type", b"if-match", b"if-modified-since",
+        b"if-none-match", b"if-range", b"if-unmodified-since", b"prefer", b"range", b"x-deadline-ms",
+    )
+])  # fmt: skip
+_OF_A_BODY = (b"content-type: ", b"content-encoding: ")
 _ASKED = [b"accept: application/json, text/*;q=0.5\r\n", b"accept-encoding: identity\r\n"]
 _JSON = b"content-type: application/json\r\n"
 _DEADLINE = b"x-deadline-ms"
@@ -35,9 +39,10 @@ _NO_HEADERS = Headers()
 _BODILESS = ("get", "delete")
 
 
-def common_lines(request: Request) -> list[bytes]:
-    """The fields that every service which speaks HTTP gets of the client."""
-    return [*request.headers.without(*_OF_THE_WHOLE).lines, *_ASKED]
+def common_headers(request: Request, left: float) -> Headers:
+    """The fields that every service which speaks HTTP gets, for a call that has `left` seconds."""
+    deadline = b"x-deadline-ms: %d\r\n" % ((time.time() + left) * 1000)
+    return Headers([line for line in request.headers.lines if not line.startswith(_OF_THE_WHOLE)] + [*_ASKED, deadline])
 
 
 class PartPlan:
@@ -66,8 +71,8 @@ class PartPlan:
         self._key = None if settings.key is None else compile_text(settings.key, Sink.KEY, scope, at.field("key"))
         self._fields = FieldRules(settings.headers.request, scope, at.field("headers", "request")) or None
 
-    def make(self, request: Request, parts: Mapping[str, Any], lines: list[bytes], left: float) -> Call:
-        """The call, which has `left` seconds. `lines`: `common_lines`. Raises `RequestRefused` and `PartUnfit`."""
+    def make(self, request: Request, parts: Mapping[str, Any], common: Headers, left: float) -> Call:
+        """The call, which has `left` seconds. `common`: `common_headers`. Raises `RequestRefused`, `PartUnfit`."""
         method = self._method or request.method
         if self._send is not None:
             body = self._send.render(request, parts)
@@ -76,12 +81,12 @@ class PartPlan:
             body = request.body if self._body else b""
         headers = _NO_HEADERS
         if self._over_http:
-            own = [*lines, b"x-deadline-ms: %d\r\n" % ((time.time() + left) * 1000)]
+            headers = common
             if self._send is not None:
-                own.append(_JSON)
+                headers = Headers([*common.lines, _JSON])
             elif body:
-                own += [line for line in request.headers.lines if line.startswith((b"content-type: ", b"content-enc"))]
-            headers = Headers(own)
+                of_body = [line for line in request.headers.lines if line.startswith(_OF_A_BODY)]
+                headers = Headers([*common.lines, *of_body])
         if self._fields is not None:
             headers = self._fields.apply(headers, request, parts)
         return Call(
@@ -98,7 +103,7 @@ class PartPlan:
     def describe(self, sketch: Sketch) -> Description:
         """What is called, as one that has all of its time."""
         request = sketch.request
-        call = sketch.sent = self.make(request, NO_PARTS, common_lines(request), self.timeout)
+        call = sketch.sent = self.make(request, NO_PARTS, common_headers(request, self.timeout), self.timeout)
         told = sketch.stand_in(f"{{now + {write_seconds(self.timeout)}, in ms since 1970}}").encode()
         if _DEADLINE in call.headers:
             call.headers = call.headers.setting(_DEADLINE, told)

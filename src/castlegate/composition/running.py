@@ -20,10 +20,11 @@ from castlegate.composition.asking import Asking, declined
 from castlegate.composition.contents import NULL, Digest, bad_answer, parse
 from castlegate.composition.elements import Elements
 from castlegate.composition.parts import CANCELLED, ERROR, FALLBACK, OK, SKIPPED, TIMEOUT, Asked, Part
-from castlegate.composition.plans import common_lines
+from castlegate.composition.plans import common_headers
 from castlegate.composition.reshaping import is_object
 from castlegate.errors import GatewayError, Kinds, Outcome, PartUnfit
 from castlegate.expressions.program import Undecided
+from castlegate.headers import Headers
 from castlegate.message import Reply, Request
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
@@ -33,26 +34,15 @@ _OUTCOMES = (Outcome.NOT_SENT, Outcome.ANSWERED, Outcome.UNKNOWN)
 
 
 class Run:
-    """See the module."""
+    """See the module. What most runs never set is the class's: making one is part of every request."""
 
-    __slots__ = (
-        "_budget",
-        "_left",
-        "_lines",
-        "_share",
-        "_waits",
-        "ended_by",
-        "error",
-        "now",
-        "over",
-        "passed_on",
-        "request",
-        "states",
-        "status",
-        "timer",
-        "values",
-        "waiter",
-    )  # fmt: skip
+    over = False
+    error: BaseException | None = None  # what the whole failed with,
+    ended_by: PartRun | None = None  # of this part,
+    status = 0  # with this status,
+    passed_on: Reply | None = None  # and this answer, if that of the service is the whole's
+    _common: Headers | None = None  # for calls that have all the time there is
+    _share: Share | None = None
 
     def __init__(self, parts: Sequence[Part], request: Request, timer: Timer, budget: Budget) -> None:
         self.request = request
@@ -60,35 +50,33 @@ class Run:
         self.now = timer.now
         self.states = [PartRun(self, part) for part in parts]
         self.values: dict[str, Any] = {}  # what parts answered, of those that others refer to
-        self.over = False
-        self.error: BaseException | None = None  # what the whole failed with,
-        self.ended_by: PartRun | None = None  # of this part,
-        self.status = 0  # with this status,
-        self.passed_on: Reply | None = None  # and this answer, if that of the service is the whole's
         self.waiter: Waiter[None] = Waiter()
-        self._waits = [len(part.inputs) for part in parts]  # inputs that have yet to come
         self._left = len(parts)
-        self._lines: list[bytes] | None = None
         self._budget = budget
-        self._share: Share | None = None
 
     def begin(self) -> None:
         """Start what needs nothing; `waiter` is settled when all is done, at the latest."""
         for state in self.states:
-            if not state.part.inputs and not self.over:
+            if not state.waits and not self.over:
                 state.begin()
+
+    def release(self) -> None:
+        """It has come to its end: leave no circle of references for the collector to find."""
+        for state in self.states:
+            del state.run
 
     def stop(self) -> None:
         """Nobody wants it any more."""
         if not self.over:
             self._end()
 
-    @property
-    def lines(self) -> list[bytes]:
-        """The client's fields that services get."""
-        if self._lines is None:
-            self._lines = common_lines(self.request)
-        return self._lines
+    def common(self, until: float, left: float) -> Headers:
+        """The fields that every service gets for a call which ends at a loop time, in `left` seconds."""
+        if until != self.request.deadline:
+            return common_headers(self.request, left)
+        if self._common is None:
+            self._common = common_headers(self.request, left)
+        return self._common
 
     @property
     def outcome(self) -> Outcome:
@@ -106,9 +94,10 @@ class Run:
         """A part has its place in the answer."""
         self._left -= 1
         for follower in state.part.followers:
-            self._waits[follower.index] -= 1
-            if not self._waits[follower.index] and not self.over:
-                self.states[follower.index].begin()
+            following = self.states[follower.index]
+            following.waits -= 1
+            if not following.waits and not self.over:
+                following.begin()
         if not self._left and not self.over:
             self.over = True
             self.waiter.settle(None)
@@ -131,45 +120,47 @@ class Run:
 class PartRun(Asking):
     """One part of a run. `ended` is 0 until it has its place, or never will."""
 
-    __slots__ = ("_asks", "_elements", "began", "content", "digests", "ended", "error", "failures", "outcome", "part")
+    began = ended = 0.0
+    content = NULL
+    outcome = SKIPPED
+    digests: tuple[Digest, ...] = ()  # of its answers
+    error: GatewayError | None = None
+    failures = 0  # elements that failed
+    _asks: Asked | None = None
+    _elements: Elements | None = None
 
     def __init__(self, run: Run, part: Part) -> None:
-        super().__init__(run, part.limit)
+        self.run = run
         self.part = part
-        self.began = self.ended = 0.0
-        self.content = NULL
-        self.outcome = SKIPPED
-        self.digests: tuple[Digest, ...] = ()  # of its answers
-        self.error: GatewayError | None = None
-        self.failures = 0  # elements that failed
-        self._asks: Asked | None = None
-        self._elements: Elements | None = None
+        self.limit = part.limit
+        self.waits = len(part.inputs)  # that have yet to come
 
     def begin(self) -> None:
         """All that it needs is there."""
+        part, run = self.part, self.run
+        self.began = run.now()
         try:
-            self._begin()
+            if part.only_calls:
+                self._call_for(part.asked)
+            elif part.when is not None and not _holds(part.when.holds, run):
+                self._settle(SKIPPED)
+            elif part.value is not None:
+                self._place(OK, part.value.render(run.request, run.values))
+            elif part.each is not None:
+                assert part.asked is not None
+                self._elements = Elements(self, part.each, part.asked, self._until(part.timeout))
+                self._elements.begin()
+            else:
+                self._call_for(part.asked)
         except GatewayError as error:
             self.fall(error)
         except Exception as unforeseen:  # noqa: BLE001 - this is called from within callbacks
-            self.run.fail(None, unforeseen)
+            run.fail(None, unforeseen)
 
-    def _begin(self) -> None:
-        part, run = self.part, self.run
-        self.began = run.now()
-        if part.when is not None and not _holds(part.when.holds, run):
-            self._settle(SKIPPED)
-        elif part.value is not None:
-            content = part.value.render(run.request, run.values)
-            self._place(OK, content)
-        elif part.each is not None:
-            assert part.asked is not None
-            self._elements = Elements(self, part.each, part.asked, self._until(part.timeout))
-            self._elements.begin()
-        else:
-            assert part.asked is not None
-            self._asks = part.asked
-            self.ask(part.asked, run.values, self._until(part.timeout))
+    def _call_for(self, asked: Asked | None) -> None:
+        assert asked is not None
+        self._asks = asked
+        self.ask(asked, self.run.values, self._until(asked.plan.timeout))
 
     def cancel(self, now: float) -> None:
         """The whole is over."""
@@ -191,7 +182,13 @@ class PartRun(Asking):
         part = self.part
         digest = part.digest_of(reply)
         self.digests = (digest,)
-        self._place(OK if self._asks is part.asked else FALLBACK, digest.take(body))
+        content = digest.take(body)
+        outcome = OK if self._asks is part.asked else FALLBACK
+        if part.as_it_is:
+            self.content = content
+            self._settle(outcome)
+        else:
+            self._place(outcome, content)
 
     def declined(self, reply: Reply, body: bytes) -> None:
         """See `Asking`."""
@@ -214,8 +211,7 @@ class PartRun(Asking):
             self.run.status = error.status
             self._end_run(error)
         elif part.fallback_asked is not None and self._asks is part.asked:
-            self._asks = part.fallback_asked
-            self.ask(part.fallback_asked, run.values, self._until(part.fallback_asked.plan.timeout))
+            self._call_for(part.fallback_asked)
         elif part.fallback is not None:
             self.error = error
             self._place(FALLBACK, part.fallback.render(run.request, run.values), shaped=True)
@@ -233,7 +229,9 @@ class PartRun(Asking):
         self.run.fail(self, error)
 
     def _until(self, timeout: float) -> float:
-        return min(self.run.now() + timeout, self.run.request.deadline)
+        run = self.run
+        own, deadline = run.now() + timeout, run.request.deadline
+        return own if own < deadline else deadline  # noqa: FURB136 - half the time of min()
 
     def _place(self, outcome: str, content: bytes, *, shaped: bool = False) -> None:
         """Raises `GatewayError` where the content does not have the form that is asked for."""
@@ -250,10 +248,11 @@ class PartRun(Asking):
         self._settle(outcome)
 
     def _settle(self, outcome: str) -> None:
+        run = self.run
         self.outcome = outcome
-        self.ended = self.run.now()
+        self.ended = run.now()
         self.part.counters[outcome].value += 1
-        self.run.settled(self)
+        run.settled(self)
 
 
 def _status_of(error: GatewayError) -> int:

@@ -67,6 +67,9 @@ class Reference(NamedTuple):
 
     def text(self, request: Request, parts: Parts) -> str:
         """The value as text; nothing where it may be missing and is."""
+        value = self.fetch(request, parts)
+        if type(value) is str:  # most are
+            return value
         value = self.value(request, parts)
         return "" if value is MISSING else self.single(value)
 

@@ -23,6 +23,7 @@ def compose_endpoint(
     parts: Sequence[Part], answer: Answer, fields: FieldRules, timer: Timer, budget: Budget, *, largest: int
 ) -> Handler:
     """The handler. `fields`: rules for the answer's; `largest`: bytes that a request's body may have."""
+    own_fields = fields or None
 
     async def handle(request: Request) -> Response:
         if not isinstance(request.body, bytes):
@@ -42,8 +43,9 @@ def compose_endpoint(
                 return _failed(run, run.error)
             wire = request.headers.wire
             response = answer.response(run, told=b"prefer: " in wire and _prefers_report(request))
-            if fields:
-                response.headers = fields.apply(response.headers, request, run.values)
+            run.release()
+            if own_fields is not None:
+                response.headers = own_fields.apply(response.headers, request, run.values)
         except GatewayError as error:
             return problem(failure(run, error), request)
         return response
