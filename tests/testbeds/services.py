@@ -31,7 +31,8 @@ SPRING_TOPICS = [
 ]  # fmt: skip
 PLAIN_TOPICS = ["plain.script"]
 SHOP_TOPICS = [
-    "orders.get", "orders.create", "orders.report", "orders.placed", "stock.check", "stock.audit", "stock.adjusted",
+    "orders.get", "orders.list", "orders.create", "orders.report", "orders.placed",
+    "stock.check", "stock.prices", "stock.audit", "stock.adjusted",
 ]  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def start_plain(bootstrap: str, folder: Path, env: Mapping[str, str] | None = No
 
 
 def start_shop(bootstrap: str, folder: Path) -> "Shop":
-    """The three services of examples/shop."""
+    """The services of examples/shop that most tests need."""
     create_topics(bootstrap, dict.fromkeys(SHOP_TOPICS, 4))
     orders = prepare_node_program(SHOP / "orders")
     port = free_port()

@@ -17,12 +17,19 @@ broker = KafkaBroker(os.environ["KAFKA"], logger=None)
 app = FastStream(broker, logger=None)
 
 available = {"lamp": 12, "chair": 4, "table": 0}
+prices = {"lamp": 30, "chair": 75, "table": 240}
 
 
 class Item(BaseModel):
     """What is asked for."""
 
     sku: str
+
+
+class Items(BaseModel):
+    """Several that are asked for at once."""
+
+    skus: list[str]
 
 
 class Stock(BaseModel):
@@ -59,6 +66,11 @@ class Order(BaseModel):
 @broker.subscriber("stock.check", group_id="stock.check", auto_offset_reset="earliest")
 async def check(item: Item) -> Stock:
     return Stock(sku=item.sku, available=available.get(item.sku, 0))
+
+
+@broker.subscriber("stock.prices", group_id="stock.prices", auto_offset_reset="earliest")
+async def price(items: Items) -> dict[str, int]:
+    return {sku: prices[sku] for sku in items.skus if sku in prices}
 
 
 @broker.subscriber("stock.list", group_id="stock.list", auto_offset_reset="earliest")

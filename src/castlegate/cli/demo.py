@@ -32,12 +32,14 @@ SHOP = Path(__file__).parents[3] / "examples" / "shop"
 
 _TOPICS = (
     "stock.check",
+    "stock.prices",
     "stock.audit",
     "stock.list",
     "stock.reserve",
     "stock.adjusted",
     "orders.placed",
     "orders.get",
+    "orders.list",
     "orders.create",
     "orders.report",
 )
@@ -57,12 +59,14 @@ class Trial(NamedTuple):
     nest: bool = False  # needs the NestJS service
     of: str | None = None  # who sends it, after a login
     times: int = 1  # how often it is sent; the last answer is shown
+    ended: str | None = None  # the service that is ended before
 
 
 TRIALS = (
     Trial("Kafka request-reply with a FastStream service", "GET", "/stock/lamp", None, 200),
     Trial("Kafka request-reply with a NestJS service", "GET", "/orders/1", None, 200, nest=True),
     Trial("a request proxied to a plain HTTP service", "GET", "/users/1", None, 200),
+    Trial("one answer made of four services", "GET", "/home/1", None, 200),
     Trial("an event, acknowledged by the broker", "POST", "/adjustments", {"sku": "lamp", "by": 3}, 202),
     Trial("the NestJS service's own error", "GET", "/orders/999", None, 404, "answered", nest=True),
     Trial("the HTTP service's own error", "GET", "/users/999", None, 404),
@@ -74,6 +78,7 @@ TRIALS = (
     Trial("the same as staff", "GET", "/stock", None, 200, of="ada"),
     Trial("a guessed password", "POST", "/auth/login", {"name": "ada", "password": "guess"}, 401),
     Trial("the twelfth guess in a row", "POST", "/auth/login", {"name": "ada", "password": "guess"}, 429, times=12),
+    Trial("the home page after its recommendations service has died", "GET", "/home/1", None, 200, ended="recs"),
 )
 
 _PASSWORDS = {"ada": "lovelace", "linus": "penguin"}
@@ -88,7 +93,7 @@ class Programs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: Sequence[str | Path], env: Mapping[str, str], ready: str) -> re.Match[str]:
         """Start a program and wait until it prints what `ready` matches."""
@@ -103,7 +108,7 @@ class Programs:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the demo, which ends them in order
             )
-        self._running.append(program)
+        self._running[name] = program
         end = time.monotonic() + _START_S
         while (found := re.search(ready, path.read_text(errors="replace"), re.MULTILINE)) is None:
             if program.poll() is not None or time.monotonic() > end:
@@ -113,9 +118,14 @@ class Programs:
         click.echo("ready")
         return found
 
+    def kill(self, name: str) -> None:
+        """End one as a crash would."""
+        self._running[name].kill()
+        self._running[name].wait()
+
     def stop(self) -> None:
         """End them all."""
-        for program in reversed(self._running):
+        for program in reversed(self._running.values()):
             program.terminate()
             try:
                 program.wait(timeout=10)
@@ -129,6 +139,7 @@ class Shop(NamedTuple):
 
     kafka: str
     users: str
+    recs: str
     nest: bool
 
 
@@ -143,7 +154,7 @@ def run(port: int, *, once: bool) -> bool:
         click.secho("Starting", bold=True)
         shop = _start_shop(programs)
         gateway, admin = _start_gateway(programs, shop, port)
-        good = _show(gateway, nest=shop.nest)
+        good = _show(gateway, programs, nest=shop.nest)
         if not once:
             _tell_what_next(gateway, admin, Path(folder))
             while True:
@@ -177,13 +188,14 @@ def _start_shop(programs: Programs) -> Shop:
     broker = [sys.executable, "-m", "castlegate_broker", "--listen", "127.0.0.1:0", "--exit-with-parent"]
     kafka = programs.start("broker", broker, {}, r"^listening on (\S+)$")[1]
     _create_topics(kafka)
-    users = programs.start("users", [sys.executable, SHOP / "users" / "service.py"], {"PORT": "0"}, r"ready on (\S+)")[
-        1
+    users, recs = [
+        programs.start(name, [sys.executable, SHOP / name / "service.py"], {"PORT": "0"}, r"ready on (\S+)")[1]
+        for name in ("users", "recs")
     ]
     programs.start("stock", [sys.executable, SHOP / "stock" / "service.py"], {"KAFKA": kafka}, r"\bready\b")
     if orders is not None:
         programs.start("orders", orders, {"KAFKA": kafka}, r"\bready\b")
-    return Shop(kafka, users, orders is not None)
+    return Shop(kafka, users, recs, orders is not None)
 
 
 def _create_topics(kafka: str) -> None:
@@ -207,7 +219,8 @@ def _build_orders() -> list[str | Path] | None:
         click.echo(f"  without the NestJS service: it needs Node.js {_NODE} or later; scripts/setup brings one")
         return None
     package = SHOP / "orders"
-    if not (package / "dist" / "main.js").exists():
+    built, sources = package / "dist" / "main.js", [package / "package.json", *(package / "src").iterdir()]
+    if not built.exists() or built.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         click.echo("  building the NestJS service, once, with npm (half a minute) ... ", nl=False)
         for words in (["install", "--no-audit", "--no-fund"], ["run", "build"]):
             env = {**os.environ, "PATH": path}  # npm's scripts look `node` up there: it must be the same one
@@ -215,7 +228,7 @@ def _build_orders() -> list[str | Path] | None:
             if done.returncode:
                 raise DemoFailed(f"`npm {' '.join(words)}` in {package} failed:\n{done.stdout}{done.stderr}")
         click.echo("built")
-    return [node, package / "dist" / "main.js"]
+    return [node, built]
 
 
 def _start_gateway(programs: Programs, shop: Shop, port: int) -> tuple[int, int]:
@@ -227,6 +240,7 @@ def _start_gateway(programs: Programs, shop: Shop, port: int) -> tuple[int, int]
         "TOKEN_KEY": str(key),
         "KAFKA": shop.kafka,
         "USERS": shop.users,
+        "RECS": shop.recs,
         "LISTEN": f"127.0.0.1:{port}",
         "ADMIN": "127.0.0.1:0",
         "ACCESS_LOG": str(programs.folder / "access.log"),
@@ -264,7 +278,7 @@ def _login(port: int, name: str) -> str:
     return str(document["access_token"])
 
 
-def _show(port: int, *, nest: bool) -> bool:
+def _show(port: int, programs: Programs, *, nest: bool) -> bool:
     """Make the requests; whether each got what it must."""
     good = True
     logins = {name: _login(port, name) for name in _PASSWORDS}
@@ -272,6 +286,8 @@ def _show(port: int, *, nest: bool) -> bool:
     for trial in TRIALS:
         if trial.nest and not nest:
             continue
+        if trial.ended is not None:
+            programs.kill(trial.ended)
         token = None if trial.of is None else logins[trial.of]
         for _ in range(trial.times):
             status, document = _ask(port, trial.method, trial.path, trial.body, token)

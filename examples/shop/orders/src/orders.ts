@@ -6,13 +6,14 @@ interface Order {
   id: string;
   item: string;
   quantity: number;
+  user?: string;
 }
 
 @Controller()
 export class Orders {
   private readonly orders = new Map<string, Order>([
-    ['1', { id: '1', item: 'lamp', quantity: 2 }],
-    ['2', { id: '2', item: 'chair', quantity: 4 }],
+    ['1', { id: '1', item: 'lamp', quantity: 2, user: '1' }],
+    ['2', { id: '2', item: 'chair', quantity: 4, user: '1' }],
   ]);
 
   /** Answers a request; the gateway makes HTTP 404 of the exception's status. */
@@ -23,6 +24,11 @@ export class Orders {
       throw new RpcException({ status: 404, message: `no order ${id}` });
     }
     return order;
+  }
+
+  @MessagePattern('orders.list')
+  list(@Payload() { user }: { user: string }): Order[] {
+    return [...this.orders.values()].filter((order) => order.user === String(user));
   }
 
   @MessagePattern('orders.create')
