@@ -162,6 +162,13 @@ def test_an_authorizer_whose_topic_is_missing(embedded_broker: EmbeddedBroker, t
     assert says == "it does not exist: GET /orders/{id}, GET /stock, POST /events will be answered 503"
 
 
+def test_every_part_of_a_composition_has_its_topic(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    parts = "a: {call: orders.first}, b: {call: stock.second, optional: true, fallback_call: {call: orders.third}}"
+    found = diagnose(tmp_path, f"{kafka(embedded_broker.bootstrap)}  POST /all: {{compose: {{{parts}}}}}\n")
+    for topic in ("orders.first", "stock.second", "orders.third"):
+        assert found.of(f"topic {topic}")["says"] == "it does not exist: POST /all will be answered 503"
+
+
 def test_a_topic_that_takes_less_than_would_be_sent(own_broker: Broker, tmp_path: Path) -> None:
     create_topics(own_broker.bootstrap, {"stock.doc": 1, "doc.events": 1})
     admin = AdminClient({"bootstrap.servers": own_broker.bootstrap, "log_level": 0})

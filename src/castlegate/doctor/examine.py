@@ -170,8 +170,8 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
     """Every topic that something compiled of the configuration uses."""
     routes: dict[str, list[str]] = {}
     for name, chain in generation.chains.items():
-        topic = getattr(chain[-1], "topic", None)
-        if topic is not None:
+        topics = [topic for link in chain if (topic := getattr(link, "topic", None)) is not None]
+        for topic in dict.fromkeys(topics):
             routes.setdefault(topic, []).append(name)
     for topic, name in _authorizers(generation):
         routes.setdefault(topic, []).append(name)
