@@ -28,7 +28,7 @@ class Asking:
     _call: Call | None = None
     _reply: Reply | None = None  # whose body is being collected
     _task: DirectTask[Any] | None = None
-    _deadline = 0.0
+    _timed = 0.0  # loop time under which it stands with the timer, 0 if it does not
     _late = False
 
     # Of those who ask.
@@ -59,7 +59,6 @@ class Asking:
         if left <= 0:
             self.failed(CallFailed(Kinds.TIMEOUT, Outcome.NOT_SENT, "There was no time left to ask the service."))
             return
-        self._deadline = until
         try:
             self._call = call = asked.plan.make(run.request, parts, run.common(until, left), left)
             coroutine: Any = asked.caller(call)
@@ -68,6 +67,9 @@ class Asking:
             return
         if type(coroutine) is not CoroutineType:
             coroutine = _awaited(coroutine)
+        if until < run.request.deadline:  # else the run's own end comes first
+            self._timed = until
+            run.timer.add(self, until)
         self._task = task = DirectTask(coroutine, self._replied)
         task.start()
 
@@ -80,7 +82,8 @@ class Asking:
             task.cancel()
 
     def expire(self) -> None:
-        """Called by the timer: the rest of the answer is late."""
+        """Called by the timer, and by the run when its time is up: the answer is late, or the rest of it."""
+        self._timed = 0.0
         self._late = True
         if self._task is not None:
             self._task.cancel()
@@ -89,16 +92,17 @@ class Asking:
         self._task = None
         run = self.run
         if reply is None or run.over:
+            self._untime()
             self._unanswered(reply, error)
             return
         self.sent = self.sent or 1
         body = reply.body
         if type(body) is bytes:
+            self._untime()
             self._whole(reply, body)
             return
         assert isinstance(body, Body)
         self._reply = reply
-        run.timer.add(self, self._deadline)
         self._task = task = DirectTask(self._collect(body), self._collected)
         task.start()
 
@@ -107,11 +111,20 @@ class Asking:
         if self.run.over:
             if reply is not None:
                 reply.close()
+        elif self._late:
+            self._late = False
+            outcome = Outcome.UNKNOWN if self._call is not None and self._call.sent else Outcome.NOT_SENT
+            self.fall(CallFailed(Kinds.TIMEOUT, outcome, "The service did not answer in time."))
         elif isinstance(error, GatewayError):
             self.fall(error)
         else:
             assert error is not None
             self.run.fail(None, error)
+
+    def _untime(self) -> None:
+        if self._timed:
+            self.run.timer.remove(self, self._timed)
+            self._timed = 0.0
 
     async def _collect(self, body: Body) -> bytes:
         run, limit = self.run, self.limit
@@ -128,9 +141,7 @@ class Asking:
 
     def _collected(self, body: bytes | None, error: BaseException | None) -> None:
         self._task = None
-        self.run.timer.remove(self, self._deadline)
-        if self._late and error is not None:
-            error = CallFailed(Kinds.TIMEOUT, Outcome.ANSWERED, "The service did not finish its answer in time.")
+        self._untime()
         if body is None or self.run.over:
             self._unanswered(None, error)
         else:

@@ -64,9 +64,14 @@ class Elements:
         self._waiting.extend(keys[start : start + plan.size] for start in range(0, len(keys), plan.size))
         self._pump()
 
+    def expire(self) -> None:
+        """What is under way is late."""
+        for chunk in list(self._active):
+            chunk.expire()
+
     def give_up(self) -> None:
         """Nobody wants the answers."""
-        for chunk in self._active:
+        for chunk in list(self._active):
             chunk.give_up()
             self._state.sent = max(self._state.sent, chunk.sent)
         self._active = set()

@@ -43,6 +43,7 @@ class Run:
     passed_on: Reply | None = None  # and this answer, if that of the service is the whole's
     _common: Headers | None = None  # for calls that have all the time there is
     _share: Share | None = None
+    _deadline = 0.0
 
     def __init__(self, parts: Sequence[Part], request: Request, timer: Timer, budget: Budget) -> None:
         self.request = request
@@ -56,6 +57,8 @@ class Run:
 
     def begin(self) -> None:
         """Start what needs nothing; `waiter` is settled when all is done, at the latest."""
+        self._deadline = self.request.deadline
+        self.timer.add(self, self._deadline)
         for state in self.states:
             if not state.waits and not self.over:
                 state.begin()
@@ -100,6 +103,7 @@ class Run:
                 following.begin()
         if not self._left and not self.over:
             self.over = True
+            self.timer.remove(self, self._deadline)
             self.waiter.settle(None)
 
     def fail(self, state: PartRun | None, error: BaseException) -> None:
@@ -109,8 +113,15 @@ class Run:
             self._end()
             self.waiter.settle(None)
 
+    def expire(self) -> None:
+        """Called by the timer: what is under way is late, whatever its callers make of deadlines."""
+        for state in self.states:
+            if state.began and not state.ended:
+                state.expire()
+
     def _end(self) -> None:
         self.over = True
+        self.timer.remove(self, self._deadline)
         now = self.now()
         for state in self.states:
             if not state.ended:
@@ -161,6 +172,13 @@ class PartRun(Asking):
         assert asked is not None
         self._asks = asked
         self.ask(asked, self.run.values, self._until(asked.plan.timeout))
+
+    def expire(self) -> None:
+        """See `Asking`."""
+        if self._elements is None:
+            super().expire()
+        else:
+            self._elements.expire()
 
     def cancel(self, now: float) -> None:
         """The whole is over."""

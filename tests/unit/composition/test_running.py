@@ -104,15 +104,39 @@ class Services:
 
 
 class FakeTimer:
+    """A clock that the test moves on, and who is to be told of it."""
+
+    def __init__(self) -> None:
+        self.time = 1.0
+        self.entries: set[tuple[Any, float]] = set()
+
     def now(self) -> float:
-        return 1.0
+        return self.time
 
-    add = remove = lambda *_: None
+    def add(self, entry: Any, deadline: float) -> None:
+        self.entries.add((entry, deadline))
+
+    def remove(self, entry: Any, deadline: float) -> None:
+        self.entries.discard((entry, deadline))
+
+    def expire(self, until: float) -> None:
+        self.time = until
+        for entry, deadline in sorted(self.entries, key=lambda each: each[1]):
+            if deadline <= until:
+                self.entries.discard((entry, deadline))
+                entry.expire()
 
 
-def start(graph: Graph, services: Services, optional: set[str] | None = None) -> Run:
+def start(
+    graph: Graph, services: Services, optional: set[str] | None = None, timeouts: dict[str, float] | None = None
+) -> Run:
     parts = {
-        name: PartSettings(call=name, send=[f"{{{each}?}}" for each in inputs], optional=name in (optional or ()))
+        name: PartSettings(
+            call=name,
+            send=[f"{{{each}?}}" for each in inputs],
+            optional=name in (optional or ()),
+            timeout=(timeouts or {}).get(name),
+        )
         for name, inputs in graph.items()
     }
     report = Report()
@@ -126,9 +150,16 @@ def start(graph: Graph, services: Services, optional: set[str] | None = None) ->
     )  # fmt: skip
     assert not report
     timer: Any = FakeTimer()
-    run = Run(compiled, request(), timer, Budget(1000))
+    asked = request()
+    asked.deadline = 10.0
+    run = Run(compiled, asked, timer, Budget(1000))
     run.begin()
     return run
+
+
+def timer_of(run: Run) -> FakeTimer:
+    timer: Any = run.timer
+    return timer
 
 
 def answer(value: bytes = b"1") -> Reply:
@@ -148,6 +179,7 @@ def test_each_part_is_asked_once_and_as_soon_as_all_that_it_needs_is_there(graph
     assert sorted(services.begun) == sorted(graph)
     assert run.over
     assert run.waiter.done()
+    assert not timer_of(run).entries
     assert [state.outcome for state in run.states] == ["ok"] * len(graph)
 
 
@@ -164,6 +196,7 @@ def test_a_failure_cancels_all_that_is_under_way_and_begins_nothing_more(graph: 
     assert run.over
     assert run.waiter.done()
     assert not services.open
+    assert not timer_of(run).entries
     assert services.cancelled == under_way - {failing}
     assert services.begun == begun
     told = {state.part.name: state.outcome for state in run.states}
@@ -214,3 +247,25 @@ def test_what_is_not_foreseen_ends_the_run_with_that_error() -> None:
     assert services.cancelled == {"b"}
     with pytest.raises(KeyError):
         services.open["b"]
+
+
+def test_who_does_not_heed_a_part_s_time_is_given_up() -> None:
+    services = Services()
+    run = start({"slow": [], "other": []}, services, optional={"slow"}, timeouts={"slow": 2.0})
+    timer_of(run).expire(3.0)
+    assert services.cancelled == {"slow"}
+    assert run.states[0].outcome == "timeout"
+    assert not run.over
+    services.open["other"].settle(answer())
+    assert run.over
+    assert not timer_of(run).entries
+
+
+def test_who_does_not_heed_the_route_s_time_is_given_up() -> None:
+    services = Services()
+    run = start({"a": [], "b": [], "c": ["a"]}, services, optional={"a", "b", "c"})
+    timer_of(run).expire(10.0)
+    assert services.cancelled == {"a", "b"}
+    assert run.over
+    assert {state.outcome for state in run.states[:2]} == {"timeout"}
+    assert run.outcome is Outcome.UNKNOWN
