@@ -52,10 +52,10 @@ class Asking:
 
     # The call.
 
-    def ask(self, asked: Asked, parts: Mapping[str, Any], until: float) -> None:
-        """Make the call, which has until that loop time."""
+    def ask(self, asked: Asked, parts: Mapping[str, Any], until: float, now: float) -> None:
+        """Make the call, which has until that loop time; `now` is one too."""
         run = self.run
-        left = until - run.now()
+        left = until - now
         if left <= 0:
             self.failed(CallFailed(Kinds.TIMEOUT, Outcome.NOT_SENT, "There was no time left to ask the service."))
             return

@@ -125,7 +125,9 @@ class Elements:
             chunk = Chunk(self, run, keys, self._state.part.limit)
             self._active.add(chunk)
             values = [self._values[key] for key in keys]
-            chunk.ask(asked, {**run.values, "each": values[0] if plan.batch is None else values}, self._until)
+            chunk.ask(
+                asked, {**run.values, "each": values[0] if plan.batch is None else values}, self._until, run.now()
+            )
         self._pumping = False
         if not self._waiting and not self._active and not run.over:
             self._finish()

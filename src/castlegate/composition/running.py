@@ -52,7 +52,7 @@ class Run:
         self.states = [PartRun(self, part) for part in parts]
         self.values: dict[str, Any] = {}  # what parts answered, of those that others refer to
         self.waiter: Waiter[None] = Waiter()
-        self._left = len(parts)
+        self.left = len(parts)  # that have yet to get their place
         self._budget = budget
 
     def begin(self) -> None:
@@ -93,15 +93,17 @@ class Run:
             self.request.on_end = [*(self.request.on_end or ()), self._share.give_back]
         self._share.take(size)
 
-    def settled(self, state: PartRun) -> None:
-        """A part has its place in the answer."""
-        self._left -= 1
-        for follower in state.part.followers:
+    def follow(self, part: Part) -> None:
+        """A part has its place in the answer: begin what waited for it alone."""
+        for follower in part.followers:
             following = self.states[follower.index]
             following.waits -= 1
             if not following.waits and not self.over:
                 following.begin()
-        if not self._left and not self.over:
+
+    def finish(self) -> None:
+        """Every part has its place."""
+        if not self.over:
             self.over = True
             self.timer.remove(self, self._deadline)
             self.waiter.settle(None)
@@ -152,26 +154,26 @@ class PartRun(Asking):
         self.began = run.now()
         try:
             if part.only_calls:
-                self._call_for(part.asked)
+                self._call_for(part.asked, self.began)
             elif part.when is not None and not _holds(part.when.holds, run):
                 self._settle(SKIPPED)
             elif part.value is not None:
                 self._place(OK, part.value.render(run.request, run.values))
             elif part.each is not None:
                 assert part.asked is not None
-                self._elements = Elements(self, part.each, part.asked, self._until(part.timeout))
+                self._elements = Elements(self, part.each, part.asked, self._until(part.timeout, self.began))
                 self._elements.begin()
             else:
-                self._call_for(part.asked)
+                self._call_for(part.asked, self.began)
         except GatewayError as error:
             self.fall(error)
         except Exception as unforeseen:  # noqa: BLE001 - this is called from within callbacks
             run.fail(None, unforeseen)
 
-    def _call_for(self, asked: Asked | None) -> None:
+    def _call_for(self, asked: Asked | None, now: float) -> None:
         assert asked is not None
         self._asks = asked
-        self.ask(asked, self.run.values, self._until(asked.plan.timeout))
+        self.ask(asked, self.run.values, self._until(asked.plan.timeout, now), now)
 
     def expire(self) -> None:
         """See `Asking`."""
@@ -229,7 +231,7 @@ class PartRun(Asking):
             self.run.status = error.status
             self._end_run(error)
         elif part.fallback_asked is not None and self._asks is part.asked:
-            self._call_for(part.fallback_asked)
+            self._call_for(part.fallback_asked, run.now())
         elif part.fallback is not None:
             self.error = error
             self._place(FALLBACK, part.fallback.render(run.request, run.values), shaped=True)
@@ -246,9 +248,8 @@ class PartRun(Asking):
         self.run.status = self.run.status or _status_of(error)
         self.run.fail(self, error)
 
-    def _until(self, timeout: float) -> float:
-        run = self.run
-        own, deadline = run.now() + timeout, run.request.deadline
+    def _until(self, timeout: float, now: float) -> float:
+        own, deadline = now + timeout, self.run.request.deadline
         return own if own < deadline else deadline  # noqa: FURB136 - half the time of min()
 
     def _place(self, outcome: str, content: bytes, *, shaped: bool = False) -> None:
@@ -269,8 +270,13 @@ class PartRun(Asking):
         run = self.run
         self.outcome = outcome
         self.ended = run.now()
-        self.part.counters[outcome].value += 1
-        run.settled(self)
+        part = self.part
+        part.counters[outcome].value += 1
+        run.left -= 1
+        if part.followers:
+            run.follow(part)
+        if not run.left:
+            run.finish()
 
 
 def _status_of(error: GatewayError) -> int:
