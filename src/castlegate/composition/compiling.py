@@ -12,7 +12,7 @@ from castlegate.calls.plan import FieldRules
 from castlegate.calls.settings import CallSettings
 from castlegate.composition.conditions import compile_when
 from castlegate.composition.graph import Cycle, waves
-from castlegate.composition.parts import OUTCOMES, Asked, Batching, EachPlan, Part
+from castlegate.composition.parts import Asked, Batching, EachPlan, Part, Tally
 from castlegate.composition.reshaping import Shape, expression_shape, members_shape
 from castlegate.composition.settings import Each, PartSettings, ShapeSettings
 from castlegate.config.references import PartRoot, Reference, Scope, parse, roots_in
@@ -114,7 +114,7 @@ def compile_parts(
         for each in inputs[name]:
             made[each].followers.append(part)
             made[each].referenced = True
-        part.counters = {outcome: counts.child(route, name, outcome) for outcome in OUTCOMES}
+        part.counters = Tally(counts, route, name)
         part.timeout = min(settings.timeout or timeout, timeout)
         part.optional, part.merge, part.hidden = settings.optional, settings.merge, settings.hidden
         part.limit = settings.limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from castlegate.composition.contents import Digest
@@ -12,7 +12,7 @@ from castlegate.config.references import Reference
 from castlegate.config.templates import JsonTemplate
 from castlegate.expressions.program import Condition
 from castlegate.message import Caller, Reply
-from castlegate.telemetry.metrics import Counter
+from castlegate.telemetry.metrics import Counter, Family
 
 OK, FALLBACK, TIMEOUT, ERROR, SKIPPED, CANCELLED = "ok", "fallback", "timeout", "error", "skipped", "cancelled"
 _MOST_DIGESTS = 256
@@ -45,6 +45,19 @@ class EachPlan(NamedTuple):
     batch: Batching | None
 
 
+class Tally(dict[str, Counter]):
+    """Counters of a part by outcome, made when they are first needed: a family holds so many only."""
+
+    def __init__(self, family: Family[Counter], route: str, part: str) -> None:
+        super().__init__()
+        self._of = family, route, part
+
+    def __missing__(self, outcome: str) -> Counter:
+        family, route, part = self._of
+        counter = self[outcome] = family.child(route, part, outcome)
+        return counter
+
+
 class Part:
     """One part."""
 
@@ -74,7 +87,7 @@ class Part:
         self.limit = 0  # bytes
         self.pass_status: frozenset[int] = frozenset()
         self.passed: tuple[bytes, ...] = ()  # beginnings of lines
-        self.counters: dict[str, Counter] = {}  # by outcome
+        self.counters: Mapping[str, Counter] = {}  # by outcome
         self.digests: dict[bytes, Digest] = {}  # by the fields of answers, which repeat on each connection
         self.only_calls = False  # it is neither conditional nor for elements
         self.as_it_is = False  # its answer is not looked into

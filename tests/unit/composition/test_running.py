@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.config.requests import request
 
 from castlegate.body import Budget
+from castlegate.composition.answering import failure
 from castlegate.composition.compiling import compile_parts
 from castlegate.composition.graph import Cycle, longest, waves
 from castlegate.composition.parts import Asked
@@ -269,3 +270,15 @@ def test_who_does_not_heed_the_route_s_time_is_given_up() -> None:
     assert run.over
     assert {state.outcome for state in run.states[:2]} == {"timeout"}
     assert run.outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(("told", "passed", "status"), [(404, [404], 404), (404, [], 502), (503, [], 503)])
+def test_a_status_that_a_service_names_over_kafka_is_passed_on_too(told: int, passed: list[int], status: int) -> None:
+    services = Services()
+    run = start({"a": []}, services)
+    run.states[0].part.pass_status = frozenset(passed)
+    services.open["a"].fail(CallFailed(Kinds.SERVICE_ERROR, Outcome.ANSWERED, "no order 7", status=told))
+    assert isinstance(run.error, CallFailed)
+    found = failure(run, run.error)
+    assert (found.status, found.outcome) == (status, Outcome.ANSWERED)
+    assert found.detail == "The part 'a' failed: no order 7"
