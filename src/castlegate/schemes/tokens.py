@@ -27,6 +27,7 @@ _ALGORITHMS = frozenset((*ASYMMETRIC, *SYMMETRIC))
 _BRING_A_KEY = ("jwk", "x5u", "x5c")
 _UNDERSTOOD_BY_NOBODY = ("crit", "b64")
 _LATEST = 2**53  # seconds; beyond, numbers are not exact (and infinity is one that JSON can write)
+_NOTHING = frozenset(("",))  # two spaces in a row
 _HEADERS = 256  # that are remembered: all tokens of a key have the same
 
 
@@ -181,10 +182,11 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 def _audiences(claims: Mapping[str, Any]) -> list[str]:
     """Whom the token is for."""
     found = claims.get("aud", [])
-    audiences = [found] if isinstance(found, str) else found
-    if not isinstance(audiences, list) or not all(isinstance(each, str) for each in audiences):
+    if isinstance(found, str):
+        return [found]
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise TokenRefused("audience", "The audience of the token is none.")
-    return audiences
+    return found
 
 
 def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]:
@@ -193,10 +195,11 @@ def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]
         found = _claim(claims, name)
         if found is None:
             continue
-        scopes = found.split(" ") if isinstance(found, str) else found
-        if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):
+        if isinstance(found, str):
+            return frozenset(found.split(" ")) - _NOTHING
+        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
             raise TokenRefused("claims", "The scopes of the token are none.")
-        return frozenset(scopes) - {""}
+        return frozenset(found) - _NOTHING
     return frozenset()
 
 
