@@ -329,7 +329,7 @@ class Generation:
         keys = load_keys(settings.keys, self._report.place("issuer", "keys"))
         self._report.raise_if_any()
         refresh, state = settings.refresh, settings.state
-        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace)
+        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace, settings.access)
         engine = self.engine
 
         def make() -> Families:

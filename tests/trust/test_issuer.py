@@ -205,6 +205,61 @@ def test_logout_ends_a_login_by_any_of_its_tokens_and_an_unknown_one_is_no_error
     assert logout(gateway.port, "nonsense").status == 204
 
 
+def statuses(gateway: Gateway, token: str) -> set[int]:
+    """Of so many connections that every worker has had some."""
+    return {whose(gateway.port, token).status for _ in range(24)}
+
+
+def test_an_access_token_ends_with_its_login_in_every_worker_at_once(gateway: Gateway) -> None:
+    first, other = login(gateway.port), login(gateway.port)
+    second = refresh(gateway.port, first.refresh)
+    assert statuses(gateway, first.access) == statuses(gateway, second.access) == {200}
+    assert logout(gateway.port, second.refresh).status == 204
+    assert statuses(gateway, first.access) == statuses(gateway, second.access) == {401}
+    assert "login of the token has ended" in whose(gateway.port, first.access).fields["www-authenticate"]
+    assert statuses(gateway, other.access) == {200}
+
+
+def test_an_access_token_ends_when_an_old_refresh_token_of_its_login_comes_again(gateway: Gateway) -> None:
+    first = login(gateway.port)
+    second = refresh(gateway.port, first.refresh)
+    assert statuses(gateway, second.access) == {200}
+    assert refresh(gateway.port, first.refresh).status == 400
+    assert statuses(gateway, second.access) == {401}
+
+
+def test_an_access_token_of_an_ended_login_is_refused_after_a_restart_and_others_go_on(
+    tmp_path: Path, config: MakeConfig, behind: Origin
+) -> None:
+    gateway = Gateway(tmp_path, config())
+    ended, kept = login(gateway.port), login(gateway.port)
+    assert logout(gateway.port, ended.refresh).status == 204
+    assert gateway.stop() == 0
+    gateway = Gateway(tmp_path, config())
+    try:
+        assert whose(gateway.port, ended.access).status == 401
+        assert whose(gateway.port, kept.access).status == 200
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_where_it_cannot_be_known_whether_a_login_goes_on_its_tokens_are_answered_503(
+    tmp_path: Path, config: MakeConfig, behind: Origin
+) -> None:
+    (tmp_path / "state").mkdir()
+    text = config(state="state/tokens.db")
+    gateway = Gateway(tmp_path, text)
+    token = login(gateway.port).access
+    assert gateway.stop() == 0
+    (tmp_path / "state" / "tokens.db").write_bytes(b"no database" * 1000)
+    gateway = Gateway(tmp_path, text)
+    try:
+        answer = whose(gateway.port, token)
+        assert (answer.status, "retry-after" in answer.fields) == (503, True)
+    finally:
+        assert gateway.stop() == 0
+
+
 def test_an_invented_token_ends_nothing(gateway: Gateway) -> None:
     """Neither one of which half is right, be it the half that names the login."""
     mine, other = login(gateway.port), login(gateway.port)

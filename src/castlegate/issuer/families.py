@@ -63,6 +63,8 @@ class Bounds(NamedTuple):
     idle: float
     lifetime: float
     grace: float
+    access: float
+    """That an access token outlives the refresh token that came with it."""
 
 
 class RefreshToken(NamedTuple):
@@ -137,6 +139,12 @@ class Families(Protocol):
 
     async def end(self, token: RefreshToken, deadline: float) -> None:
         """End the family, if there is one."""
+
+    def holds(self, family: str) -> bool:
+        """See `castlegate.means.Logins`."""
+
+    async def lasts(self, family: str, deadline: float) -> bool:
+        """See `castlegate.means.Logins`."""
 
     async def start(self) -> None:
         """Begin."""

@@ -17,7 +17,7 @@ from castlegate.issuer.keys import load_keys
 ANSWER = Scope({"answer": PartRoot("answer")})
 """What the references of `grant` reach."""
 
-OURS = ("iss", "aud", "sub", "iat", "nbf", "exp", "jti", "scope")
+OURS = ("iss", "aud", "sub", "iat", "nbf", "exp", "jti", "sid", "scope")
 
 _COOKIE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
@@ -152,7 +152,8 @@ class IssuerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     signs, the public halves of all are published. A new key is added last, put first when everyone has seen it, and
     the old one is removed when its last token has expired, each by a reload of all instances."""
     access: Seconds = 600.0
-    """How long an access token can be used. It cannot be called back: logout and revocation end the refreshing."""
+    """How long an access token can be used. This gateway refuses it as soon as its login ends; whoever else verifies
+    it does not hear of that."""
     claims: list[str] | None = None
     """Which of the claims that were granted stand in the access token; all of them if nothing is said."""
     refresh: RefreshTokens = RefreshTokens()
@@ -182,7 +183,7 @@ class IssuerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             elif not origin.tls and not is_loopback(origin.host):
                 at.field("url").warning("tokens that are not sent over https can be read by anyone on the way")
         if not 1 <= self.access <= _LONGEST_ACCESS:
-            at.field("access").mistake("expected from 1s to 1d; nobody can call it back")
+            at.field("access").mistake("expected from 1s to 1d; only the gateway itself hears of it when a login ends")
         for index, claim in enumerate(self.claims or ()):
             if claim in OURS:
                 at.field("claims", index).mistake(f"'{claim}' is always there and is said by the gateway")
