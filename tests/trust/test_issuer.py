@@ -367,6 +367,35 @@ def test_there_are_no_more_logins_than_allowed(start: Start, config: MakeConfig)
     assert login(gateway.port).status == 200
 
 
+def test_one_subject_cannot_take_the_place_of_others_also_not_over_restarts(tmp_path: Path, config: MakeConfig) -> None:
+    text = config().replace("{file: tokens.db}", "{file: few.db, most: 4, per_subject: 2}")
+    gateway = Gateway(tmp_path, text)
+    bob, first, used = login(gateway.port, "bob"), login(gateway.port), login(gateway.port)
+    used = refresh(gateway.port, used.refresh)
+    assert gateway.stop() == 0
+    gateway = Gateway(tmp_path, text)
+    try:
+        answers = [login(gateway.port) for _ in range(6)]
+        assert {answer.status for answer in answers} == {200}
+        for ended in (first, used, *answers[:-2]):
+            assert refresh(gateway.port, ended.refresh).status == 400
+            assert statuses(gateway, ended.access) == {401}
+        for kept in (bob, *answers[-2:]):
+            assert statuses(gateway, kept.access) == {200}
+            assert refresh(gateway.port, kept.refresh).status == 200
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_the_login_that_was_not_used_for_the_longest_makes_room(start: Start, config: MakeConfig) -> None:
+    gateway = start(config().replace("{file: tokens.db}", "{file: two.db, per_subject: 2}"))
+    first, second = login(gateway.port), login(gateway.port)
+    first = refresh(gateway.port, first.refresh)
+    assert login(gateway.port).status == 200
+    assert refresh(gateway.port, second.refresh).status == 400
+    assert refresh(gateway.port, first.refresh).status == 200
+
+
 def test_a_lost_answer_is_forgiven_where_that_is_configured(start: Start, config: MakeConfig) -> None:
     gateway = start(config("refresh: {grace: 1m}"))
     first = login(gateway.port)

@@ -130,6 +130,25 @@ def test_an_access_token_ends_everywhere_with_its_login_and_no_other_does(instan
         assert [me(port, other.access) for port in (two, one) * 4] == [200] * 8
 
 
+def test_one_subject_has_so_many_logins_over_all_instances(
+    broker: Broker, faststream_service: Service, keys: Path, tmp_path: Path
+) -> None:
+    text = config(broker.bootstrap, keys, f"few-{uuid4().hex[:8]}", top="workers: 1")
+    text = text.replace("state: {", "state: {per_subject: 2, ")
+    running = []
+    try:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            running.append(Gateway(tmp_path / name, text))
+        answers = [login(running[number % 2].port) for number in range(4)]
+        assert [refresh(running[0].port, each.refresh).status for each in answers] == [400, 400, 200, 200]
+        running[1].program.wait_until(lambda: me(running[1].port, answers[0].access) == 401, "the end")
+        assert me(running[1].port, answers[3].access) == 200
+    finally:
+        for gateway in running:
+            assert gateway.stop() == 0
+
+
 def reused(port: int, first: Answer) -> int:
     """By whoever has an old token."""
     assert refresh(port, first.refresh).status == 200

@@ -67,6 +67,14 @@ class Bounds(NamedTuple):
     """That an access token outlives the refresh token that came with it."""
 
 
+class Room(NamedTuple):
+    """For how many families."""
+
+    most: int
+    per_subject: int
+    """With one more, the one goes that was not used for the longest."""
+
+
 class RefreshToken(NamedTuple):
     """A refresh token."""
 

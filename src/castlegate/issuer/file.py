@@ -20,7 +20,7 @@ import msgspec
 from castlegate.errors import CallFailed
 from castlegate.issuer.board import Board
 from castlegate.issuer.disk import Disk
-from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, begun, full, used
+from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, Room, begun, full, used
 from castlegate.rules.remembered import Remembered
 from castlegate.telemetry.stumbles import Stumbles
 
@@ -33,10 +33,16 @@ Ended = Sequence[str]
 _SWEEP_S = 60.0
 _REMEMBERED = 10_000  # families of which each worker knows whether they go on
 
-_SCHEMA = """
+_SUBJECT = "json_extract(CAST(state AS TEXT), '$.granted.subject')"
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS families (family TEXT PRIMARY KEY, ends REAL NOT NULL, state BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS families_ends ON families (ends);
+CREATE INDEX IF NOT EXISTS families_subject ON families ({_SUBJECT});
 """
+_TOO_MANY = f"""
+SELECT family FROM families WHERE {_SUBJECT} = ? AND family != ?
+ORDER BY json_extract(CAST(state AS TEXT), '$.used') DESC LIMIT -1 OFFSET ?
+"""  # noqa: S608 - of a constant
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Family).decode
@@ -45,9 +51,9 @@ _decode = msgspec.json.Decoder(Family).decode
 class FileFamilies:
     """See `castlegate.issuer.families.Families`."""
 
-    def __init__(self, path: Path, bounds: Bounds, most: int) -> None:
+    def __init__(self, path: Path, bounds: Bounds, room: Room) -> None:
         self._bounds = bounds
-        self._most = most
+        self._room = room
         self._writing = Disk(path, _SCHEMA, "BEGIN IMMEDIATE")
         self._reading = Disk(path, _SCHEMA, "BEGIN")  # by which nobody waits for what is being written
         self._sweeping: asyncio.Task[None] | None = None
@@ -171,11 +177,12 @@ class FileFamilies:
 
     def _begin(self, connection: sqlite3.Connection, token: RefreshToken, granted: Granted) -> tuple[None, Ended]:
         (count,) = connection.execute("SELECT count(*) FROM families").fetchone()
-        if count >= self._most:
+        if count >= self._room.most:
             raise full()
         family = begun(granted, token, time.time(), self._bounds)
         connection.execute("INSERT INTO families VALUES (?, ?, ?)", (token.family, family.until, _encode(family)))
-        return None, ()
+        too_many = connection.execute(_TOO_MANY, (granted.subject, token.family, self._room.per_subject - 1)).fetchall()
+        return None, _delete(connection, [other for (other,) in too_many])
 
     def _use(
         self, connection: sqlite3.Connection, token: RefreshToken, following: RefreshToken

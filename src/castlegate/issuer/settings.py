@@ -109,8 +109,11 @@ class IssuerState(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     file: str | None = None
     """A file (SQLite) on a local disk, relative to the configuration's folder; made where it is missing."""
     most: Count = 100_000
-    """Logins under way at once; one more is answered 503. A worker holds half a kilobyte in memory for each, and what
-    its claims take, where they are in a topic."""
+    """Logins under way at once; one more is answered 503. A worker holds a kilobyte in memory for each, and what its
+    claims take, where they are in a topic."""
+    per_subject: Count = 100
+    """Logins under way of one subject; with one more, that of them ends which was not used for the longest. So nobody
+    can take the place of all others."""
 
     def check(self, at: Place) -> None:
         """One of them."""

@@ -21,7 +21,7 @@ from typing import Protocol
 import msgspec
 
 from castlegate.errors import CallFailed
-from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, begun, full, used
+from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, Room, begun, full, used
 from castlegate.issuer.marks import MARK, Marks, behind
 from castlegate.rules.remembered import Remembered
 from castlegate.telemetry.stumbles import Stumbles
@@ -33,7 +33,7 @@ _BEGINNING_S = 2.0  # that a request waits for what was there before this worker
 _ASKING_S = 2.0  # that a request with an access token waits for what is not known of its login
 _ENDED = 10_000  # families that are remembered to have ended
 _SWEEP_S = 5.0  # between two looks for what has expired
-_SWEPT = 500  # families at most in a sweep
+_SWEPT = 500  # families at most that are deleted at once
 _SWEEPING_S = 5.0  # for a record to be written
 _SLACK_S = 60.0  # for clocks that differ
 _JITTER_S = 600.0  # each worker waits so long or less, so that not all delete the same
@@ -81,13 +81,14 @@ class Log(Protocol):
 class TopicFamilies:
     """See `castlegate.issuer.families.Families`."""
 
-    def __init__(self, log: Log, timer: Timer, bounds: Bounds, most: int) -> None:
+    def __init__(self, log: Log, timer: Timer, bounds: Bounds, room: Room) -> None:
         self._log = log
         self._timer = timer
         self._bounds = bounds
-        self._most = most
+        self._room = room
         # The table: changed by `restart` and `apply` alone, which the log calls.
         self._families: dict[bytes, Family] = {}
+        self._by_subject: dict[str, dict[bytes, None]] = {}
         self._expiring: list[tuple[float, bytes]] = []  # a heap of every family and when it is to be looked at
         # Hashes of tokens whose record is under way → whether it has won, once it was read.
         self._under_way: dict[str, bool | None] = {}
@@ -101,6 +102,7 @@ class TopicFamilies:
     def restart(self) -> None:
         """See `castlegate.upstreams.kafka.log.Table`."""
         self._families.clear()
+        self._by_subject.clear()
         self._expiring.clear()
         self._ended.clear()
 
@@ -122,10 +124,11 @@ class TopicFamilies:
 
     def _begun(self, key: bytes, family: Family) -> bool:
         """Whether there is room for it."""
-        if key not in self._families and len(self._families) >= self._most:
+        if key not in self._families and len(self._families) >= self._room.most:
             logger.warning("there are more logins than 'most' of the issuer's state: one is not known here")
             return False
         self._families[key] = family
+        self._by_subject.setdefault(family.granted.subject, {})[key] = None
         heapq.heappush(self._expiring, (family.until, key))
         return True
 
@@ -144,7 +147,12 @@ class TopicFamilies:
         return True
 
     def _end(self, key: bytes) -> None:
-        self._families.pop(key, None)
+        family = self._families.pop(key, None)
+        if family is not None:
+            subject = family.granted.subject
+            del self._by_subject[subject][key]
+            if not self._by_subject[subject]:
+                del self._by_subject[subject]
         self._ended.put(key, True)
 
     # What endpoints use.
@@ -157,7 +165,7 @@ class TopicFamilies:
     async def check(self, deadline: float) -> None:
         """See `Families`."""
         await self._log.admit(deadline)
-        if len(self._families) >= self._most:
+        if len(self._families) >= self._room.most:
             raise full()
 
     async def begin(self, token: RefreshToken, granted: Granted, deadline: float) -> None:
@@ -166,6 +174,16 @@ class TopicFamilies:
             with contextlib.suppress(CallFailed):
                 await self._log.append(token.family.encode(), None, deadline)
             raise full()
+        # If this fails, the next login of the subject ends one more.
+        with contextlib.suppress(CallFailed):
+            for key in self._too_many(granted.subject):
+                await self._delete(key, deadline)
+
+    def _too_many(self, subject: str) -> list[bytes]:
+        """Families of a subject that there is no room for: the same for all who have read the same."""
+        keys = self._by_subject.get(subject, {})
+        excess = min(len(keys) - self._room.per_subject, _SWEPT)
+        return heapq.nsmallest(excess, keys, key=lambda key: (self._families[key].used, key))
 
     async def use(self, token: RefreshToken, following: RefreshToken, deadline: float) -> Granted | None:
         """See `Families`."""

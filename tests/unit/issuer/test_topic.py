@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.issuer.families import Bounds, Granted, RefreshToken, begun, new_token, read_token, used
+from castlegate.issuer.families import Bounds, Granted, RefreshToken, Room, begun, new_token, read_token, used
 from castlegate.issuer.topic import Table, TopicFamilies
 from castlegate.wire.timer import Timer
 
@@ -71,10 +71,10 @@ class Reader:
 
 
 class Instance:
-    def __init__(self, topic: Topic, grace: float = 0.0) -> None:
+    def __init__(self, topic: Topic, grace: float = 0.0, per_subject: int = 100) -> None:
         self.reader = Reader(topic)
         bounds = Bounds(100.0, 1000.0, grace, 10.0)
-        self.families = TopicFamilies(self.reader, Timer(asyncio.get_running_loop()), bounds, 100)
+        self.families = TopicFamilies(self.reader, Timer(asyncio.get_running_loop()), bounds, Room(100, per_subject))
         self.reader.start(self.families)
 
 
@@ -106,7 +106,9 @@ def test_an_unforeseen_error_is_told_to_who_waits_and_to_nobody_else(caplog: pyt
     async def go() -> None:
         topic = Topic()
         reader = Broken(topic)
-        families = TopicFamilies(reader, Timer(asyncio.get_running_loop()), Bounds(100.0, 1000.0, 0.0, 10.0), 100)
+        families = TopicFamilies(
+            reader, Timer(asyncio.get_running_loop()), Bounds(100.0, 1000.0, 0.0, 10.0), Room(100, 100)
+        )
         reader.start(families)
         with pytest.raises(CallFailed, match="Not all refresh tokens are known yet"):
             await asyncio.wait_for(families.use(new_token(), new_token(), FAR), 5)
@@ -303,3 +305,33 @@ def test_while_the_log_is_being_read_nobody_is_known_and_nobody_refused() -> Non
             await one.families.lasts(token.family, FAR)
 
     asyncio.run(go())
+
+
+@settings(max_examples=40, deadline=None)
+@given(who=st.lists(st.integers(0, 1), min_size=1, max_size=8), lags=LAGS, together=st.booleans())
+def test_of_one_subject_no_more_logins_go_on_than_may_and_those_of_others_all_do(
+    who: list[int], lags: list[int], together: bool
+) -> None:
+    async def go() -> None:
+        topic = Topic()
+        both = [Instance(topic, per_subject=2) for _ in range(2)]
+        bob, tokens = new_token(), [new_token() for _ in who]
+        await settle(both, [both[0].families.begin(bob, msgspec.structs.replace(GRANTED, subject="bob"), FAR)], lags)
+        begun = [both[i].families.begin(token, GRANTED, FAR) for i, token in zip(who, tokens, strict=True)]
+        for asked in [begun] if together else [[each] for each in begun]:
+            await settle(both, asked, lags)
+        for instance in [*both, late(topic)]:
+            instance.reader.read(10_000)
+            held = [token for token in tokens if instance.families.holds(token.family)]
+            assert len(held) == min(2, len(who))
+            assert together or held == tokens[-2:]
+            assert instance.families.holds(bob.family)
+
+    asyncio.run(go())
+
+
+def late(topic: Topic) -> Instance:
+    """One that begins with what compaction has left."""
+    instance = Instance(topic)
+    instance.reader.records = compacted(topic.records, 0)
+    return instance
