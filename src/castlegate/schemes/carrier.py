@@ -6,7 +6,6 @@ get what was accepted: whoever has seen it could use it elsewhere, and who calls
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
@@ -19,6 +18,7 @@ from castlegate.config.report import Place, listed
 from castlegate.errors import RequestRefused
 from castlegate.headers import Headers
 from castlegate.message import Request
+from castlegate.schemes.scheme import Unauthenticated
 
 Take = Callable[[Request], bytes | None]
 Withhold = Callable[[Request], None]
@@ -150,6 +150,11 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         return take
 
 
+def ambiguous(place: str) -> Unauthenticated:
+    """There are several that differ: who sends them may mean one, and who reads the request after us another."""
+    return Unauthenticated(f"There is more than one credential in {place}.", "invalid_request")
+
+
 def challenge(word: str, realm: str) -> str:
     """How clients are asked for it (RFC 9110 §11.6.1)."""
     quoted = realm.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\").replace('"', '\\"')
@@ -178,24 +183,32 @@ def _in_cookie(name: str) -> Take:
     wanted = name.encode()
 
     def take(request: Request) -> bytes | None:
+        credential = None
         for field in request.headers.get_all(b"cookie"):
             for pair in field.split(b";"):
                 found, _, value = pair.strip(b" \t").partition(b"=")
                 if found == wanted and value:
-                    return value
-        return None
+                    if credential is not None and value != credential:
+                        raise ambiguous(f"the cookie {name}")  # of another path or domain, or set by a stranger
+                    credential = value
+        return credential
 
     return take
 
 
 def _in_query(name: str) -> Take:
     def take(request: Request) -> bytes | None:
-        if request.query:
-            # One that is not UTF-8 is answered 400 by whoever needs something of it.
-            with contextlib.suppress(RequestRefused):
-                values = query_parameters(request.query).get(name)
-                return (values[0].encode() or None) if values else None
-        return None
+        if not request.query:
+            return None
+        try:
+            values = query_parameters(request.query).get(name)
+        except RequestRefused:
+            return None  # one that is not UTF-8 is answered 400 by whoever needs something of it
+        if not values:
+            return None
+        if any(value != values[0] for value in values):
+            raise ambiguous(f"the query parameter {name}")
+        return values[0].encode() or None
 
     return take
 
