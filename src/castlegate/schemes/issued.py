@@ -9,6 +9,7 @@ import time
 
 import msgspec
 
+from castlegate.config.report import Place
 from castlegate.errors import CallFailed, Kinds
 from castlegate.means import Means
 from castlegate.message import Request
@@ -27,13 +28,20 @@ _REMEMBERED = 5000  # verified tokens, in each worker
 class Issued(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Access tokens of the gateway's own `issuer`."""
 
+    subprotocol: str | None = None
+    """The name behind which the token is offered as a subprotocol of a WebSocket, in place of `Authorization`."""
     forward: bool = False
     """`true` leaves the token in the request, for services that verify it themselves."""
 
     @property
     def carrier(self) -> Carrier:
         """Where the token stands."""
-        return Carrier(authorization="Bearer", forward=self.forward)
+        bearer = "Bearer" if self.subprotocol is None else None
+        return Carrier(authorization=bearer, subprotocol=self.subprotocol, forward=self.forward)
+
+    def check(self, at: Place) -> None:
+        """The name."""
+        self.carrier.check(at)
 
 
 class IssuedTokens:

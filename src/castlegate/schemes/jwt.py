@@ -134,9 +134,12 @@ class Jwt(TrustedIssuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
     query: str | None = None
     """The query parameter that the token is taken from, in place of `Authorization`, where clients cannot send that.
     Its value is not written to the access log."""
+    subprotocol: str | None = None
+    """The name behind which the token is offered as a subprotocol of a WebSocket, in place of `Authorization`, which
+    pages in browsers cannot send then: `Sec-WebSocket-Protocol: NAME, TOKEN`, or `NAME.` and the token in base64url."""
     forward: bool = False
     """`true` leaves the token in the request, for services that verify it themselves. Without it, services do not get
-    what was accepted: neither `Authorization`, nor that one cookie, nor the query parameter."""
+    what was accepted: neither `Authorization`, nor that one cookie, nor the query parameter, nor the subprotocol."""
     size: Size = 8 * 1024
     """The largest token that is read."""
     depth: Annotated[int, Meta(ge=1, le=100)] = 8
@@ -167,8 +170,8 @@ class Jwt(TrustedIssuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
     @property
     def carrier(self) -> Carrier:
         """Where the token stands."""
-        bearer = "Bearer" if self.cookie is None and self.query is None else None
-        return Carrier(authorization=bearer, cookie=self.cookie, query=self.query, forward=self.forward)
+        elsewhere = Carrier(cookie=self.cookie, query=self.query, subprotocol=self.subprotocol, forward=self.forward)
+        return elsewhere if elsewhere.said else Carrier(authorization="Bearer", forward=self.forward)
 
     @property
     def secret_parameters(self) -> list[str]:
