@@ -151,6 +151,7 @@ class Generation:
             name: SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
             for name, said in self.document.auth.items()
         }
+        self.certificates += [each.issuers for each in self._schemes.values() if isinstance(each, CertificateScheme)]
         self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
         self.router: Router[Route]
 
