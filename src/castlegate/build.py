@@ -330,7 +330,7 @@ class Generation:
         keys = load_keys(settings.keys, self._report.place("issuer", "keys"))
         self._report.raise_if_any()
         refresh, state = settings.refresh, settings.state
-        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace, settings.access)
+        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace, settings.access + settings.leeway)
         room = Room(state.most, state.per_subject)
         engine = self.engine
 

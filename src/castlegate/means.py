@@ -34,6 +34,8 @@ class OwnTokens(NamedTuple):
     keys: Sequence[Mapping[str, Any]]
     """The public ones, as JWKs."""
     logins: Logins
+    leeway: float
+    """Seconds that the clocks of instances may differ."""
 
 
 class Means(NamedTuple):

@@ -23,6 +23,9 @@ from tests.testbeds.wire import Origin
 from tests.trust.issuing import KINDS, PASSWORDS, Answer, ask, know_people, login, logout, make_key, refresh, whose
 from tests.wire.conftest import Start
 
+from castlegate.config.report import Report
+from castlegate.issuer.keys import load_keys
+
 URL = "https://shop.example.com"
 WEB = {"content-type": "application/x-www-form-urlencoded"}
 
@@ -341,7 +344,7 @@ def test_what_is_kept_and_what_is_logged_holds_no_credential(tmp_path: Path, con
 
 
 def test_tokens_end_with_their_time(start: Start, config: MakeConfig) -> None:
-    gateway = start(config("access: 1s\n  refresh: {idle: 1s, lifetime: 2s}"))
+    gateway = start(config("access: 1s\n  leeway: 0s\n  refresh: {idle: 1s, lifetime: 2s}"))
     unused, first = login(gateway.port), login(gateway.port)
     answers = [first]
     ends = time.time() + 30
@@ -353,6 +356,28 @@ def test_tokens_end_with_their_time(start: Start, config: MakeConfig) -> None:
     refused = whose(gateway.port, first.access)
     assert refused.status == 401
     assert "expired" in refused.fields["www-authenticate"]
+
+
+@pytest.mark.parametrize(
+    ("leeway", "issued", "ends", "reason"),
+    [
+        ("30s", 20, 60, ""),
+        ("30s", -60, -20, ""),
+        ("30s", 40, 60, "issued in the future"),
+        ("30s", -60, -40, "expired"),
+        ("0s", 5, 60, "issued in the future"),
+    ],
+)
+def test_clocks_of_instances_may_differ_by_the_leeway(
+    start: Start, config: MakeConfig, keys: Path, behind: Origin, leeway: str, issued: int, ends: int, reason: str
+) -> None:
+    gateway = start(config(f"leeway: {leeway}"))
+    now = int(time.time())
+    claims = claims_of(login(gateway.port).access) | {"iat": now + issued, "exp": now + ends}
+    [key] = load_keys(["ES256.pem"], Report(keys).place("keys"))
+    answer = whose(gateway.port, key.sign(claims))
+    assert answer.status == (401 if reason else 200)
+    assert reason in answer.fields.get("www-authenticate", "")
 
 
 def test_there_are_no_more_logins_than_allowed(start: Start, config: MakeConfig) -> None:

@@ -81,8 +81,8 @@ class Issuer:
     @property
     def tokens(self) -> OwnTokens:
         """What routes that take its access tokens need to know."""
-        keys = [key.public for key in self._keys]
-        return OwnTokens(self._settings.url, self._settings.meant_for, keys, self._families)
+        settings, keys = self._settings, [key.public for key in self._keys]
+        return OwnTokens(settings.url, settings.meant_for, keys, self._families, settings.leeway)
 
     @property
     def problem(self) -> str:

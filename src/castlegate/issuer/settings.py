@@ -26,6 +26,7 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 DEFAULT_TOPIC = "castlegate.tokens"
 
 _LONGEST_ACCESS = 86400  # seconds
+_LARGEST_LEEWAY = 60  # seconds
 
 _DISCOVERY = "/.well-known/openid-configuration"
 
@@ -157,6 +158,9 @@ class IssuerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     access: Seconds = 600.0
     """How long an access token can be used. This gateway refuses it as soon as its login ends; whoever else verifies
     it does not hear of that."""
+    leeway: SecondsOrZero = 5.0
+    """By how much the clocks of this gateway's instances may differ: an access token is taken for so long before and
+    after its time. At most 1m; 0 where there is one instance."""
     claims: list[str] | None = None
     """Which of the claims that were granted stand in the access token; all of them if nothing is said."""
     refresh: RefreshTokens = RefreshTokens()
@@ -187,6 +191,8 @@ class IssuerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
                 at.field("url").warning("tokens that are not sent over https can be read by anyone on the way")
         if not 1 <= self.access <= _LONGEST_ACCESS:
             at.field("access").mistake("expected from 1s to 1d; only the gateway itself hears of it when a login ends")
+        if self.leeway > _LARGEST_LEEWAY:
+            at.field("leeway").mistake("expected at most 1m: clocks that differ by more are to be set right")
         for index, claim in enumerate(self.claims or ()):
             if claim in OURS:
                 at.field("claims", index).mistake(f"'{claim}' is always there and is said by the gateway")

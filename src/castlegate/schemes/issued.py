@@ -64,14 +64,14 @@ class IssuedTokens:
             algorithms=None,
             jku=None,
             typ=frozenset(("at+jwt",)),
-            leeway=0.0,  # all clocks are the issuer's
+            leeway=own.leeway,
             required=(),
             subject="sub",
             scopes=("scope",),
         )
         self._logins = own.logins
         # With the keys, what was verified by one that is gone is forgotten.
-        made_from = (own.issuer, own.audience, own.keys)
+        made_from = (own.issuer, own.audience, own.keys, own.leeway)
         self._tokens = means.resources.keep(f"issued {name}", made_from, lambda: VerifiedTokens(_REMEMBERED))
 
     def known(self, credential: bytes) -> Principal | None:
