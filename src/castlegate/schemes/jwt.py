@@ -6,6 +6,7 @@ what was verified before; else read, judged, verified, by the keys of the issuer
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -310,6 +311,12 @@ def _check_secret(secret: str, at: Place) -> None:
         at.mistake(f"this cannot be used: {error}")
 
 
+def _public_of(name: str = "FILE") -> str:
+    """How a file of keys is come by: never in place of what it holds."""
+    made = f"openssl pkey -in PRIVATE.pem -pubout -out {name}"
+    return f"it is the issuer's to give, its public key or set of keys; of a private key of your own: {made}"
+
+
 def _read_files(issuer: TrustedIssuer, at: Place) -> list[Key]:
     """The keys in an issuer's files; what is wrong is reported."""
     keys: list[Key] = []
@@ -319,13 +326,14 @@ def _read_files(issuer: TrustedIssuer, at: Place) -> list[Key]:
             with (at.report.folder / name).open("rb") as file:
                 found = from_file(file.read(_LARGEST_FILE))
         except OSError as error:
-            place.mistake(f"found {place.shown(name)}, which cannot be read: {error.strerror}")
+            hint = f"; {_public_of(shlex.quote(name))}" if isinstance(error, FileNotFoundError) else ""
+            place.mistake(f"found {place.shown(name)}, which cannot be read: {error.strerror}{hint}")
             continue
         except ValueError as error:
             place.mistake(f"found {place.shown(name)}, {error}")
             continue
         if not found:
-            place.mistake(f"found {place.shown(name)}, which holds no key in PEM and no JWK")
+            place.mistake(f"found {place.shown(name)}, which holds no key in PEM and no JWK; {_public_of()}")
         keys += found
     if issuer.keys is not None and not issuer.files:
         at.field("keys").mistake("expected a file, or several")
