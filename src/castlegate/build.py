@@ -24,7 +24,7 @@ from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.guards.identity import Identify, identify
 from castlegate.guards.retry import Retry
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
-from castlegate.issuer.families import Bounds, Families
+from castlegate.issuer.families import Bounds, Families, Room
 from castlegate.issuer.file import FileFamilies
 from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
@@ -151,6 +151,7 @@ class Generation:
             name: SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
             for name, said in self.document.auth.items()
         }
+        self.certificates += [each.issuers for each in self._schemes.values() if isinstance(each, CertificateScheme)]
         self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
         self.router: Router[Route]
 
@@ -329,14 +330,15 @@ class Generation:
         keys = load_keys(settings.keys, self._report.place("issuer", "keys"))
         self._report.raise_if_any()
         refresh, state = settings.refresh, settings.state
-        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace)
+        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace, settings.access + settings.leeway)
+        room = Room(state.most, state.per_subject)
         engine = self.engine
 
         def make() -> Families:
             if state.file is not None:
-                return FileFamilies(self._report.folder / state.file, bounds, state.most)
+                return FileFamilies(self._report.folder / state.file, bounds, room)
             assert engine is not None, "the document was checked"
-            return TopicFamilies(engine.log(state.topic or DEFAULT_TOPIC), self._timer, bounds, state.most)
+            return TopicFamilies(engine.log(state.topic or DEFAULT_TOPIC), self._timer, bounds, room)
 
         # A topic is read through an engine and ends with it.
         whose = "issuer" if state.file is not None else f"issuer of {id(engine)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from castlegate.body import Budget
 from castlegate.fetching import MakeFetcher
@@ -16,6 +16,16 @@ from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
 
 
+class Logins(Protocol):
+    """What the gateway's own issuer began, by the name that its access tokens give: `sid`."""
+
+    def holds(self, family: str) -> bool:
+        """Whether it is known already that the login has not been ended. Does no I/O."""
+
+    async def lasts(self, family: str, deadline: float) -> bool:
+        """Whether the login has not been ended. Raises `CallFailed` where that cannot be known."""
+
+
 class OwnTokens(NamedTuple):
     """What the gateway's own issuer signs."""
 
@@ -23,6 +33,9 @@ class OwnTokens(NamedTuple):
     audience: str
     keys: Sequence[Mapping[str, Any]]
     """The public ones, as JWKs."""
+    logins: Logins
+    leeway: float
+    """Seconds that the clocks of instances may differ."""
 
 
 class Means(NamedTuple):

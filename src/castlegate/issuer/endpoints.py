@@ -81,7 +81,8 @@ class Issuer:
     @property
     def tokens(self) -> OwnTokens:
         """What routes that take its access tokens need to know."""
-        return OwnTokens(self._settings.url, self._settings.meant_for, [key.public for key in self._keys])
+        settings, keys = self._settings, [key.public for key in self._keys]
+        return OwnTokens(settings.url, settings.meant_for, keys, self._families, settings.leeway)
 
     @property
     def problem(self) -> str:
@@ -253,6 +254,7 @@ class Issuer:
             "iat": int(now),
             "exp": int(now + settings.access),
             "jti": secrets.token_urlsafe(16),
+            "sid": token.family,
             "scope": granted.scopes,
         }
         document = {

@@ -84,7 +84,10 @@ class Authenticate:
 
         def handle(request: Request) -> Awaitable[Response]:
             for number, scheme in enumerate(schemes):
-                credential = scheme.take(request)
+                try:
+                    credential = scheme.take(request)
+                except Unauthenticated:
+                    return self._verify(inner, request, number, None)
                 if credential is not None:
                     principal = scheme.known(credential)
                     if principal is None:
@@ -98,16 +101,19 @@ class Authenticate:
 
         return handle
 
-    async def _verify(self, inner: Handler, request: Request, first: int, unknown: bytes) -> Response:
-        """By the first scheme that has a credential, which it does not know yet, or those behind it."""
+    async def _verify(self, inner: Handler, request: Request, first: int, unknown: bytes | None) -> Response:
+        """By the first scheme that has a credential, which it does not know yet, or those behind it; without one, by
+        all from the first.
+        """
         failed = Failed(None, None)
         for number in range(first, len(self._schemes)):
             scheme = self._schemes[number]
-            credential = unknown if number == first else scheme.take(request)
-            if credential is None:
-                continue
-            known = None if number == first else scheme.known(credential)
+            asked = unknown is not None and number == first
             try:
+                credential = unknown if asked else scheme.take(request)
+                if credential is None:
+                    continue
+                known = None if asked else scheme.known(credential)
                 request.principal = known or await scheme.verify(credential, request)
             except GatewayError as error:
                 if failed.error is None or failed.error.kind is Kinds.UNAUTHORIZED:
