@@ -97,7 +97,7 @@ class Authenticate:
                     if take_out is not None:
                         take_out(request)
                     return inner(request)
-            return refuse(self._refusal(Failed(None, None), request), request)
+            return refuse(self._refusal(_NOTHING, request), request)
 
         return handle
 
@@ -105,7 +105,7 @@ class Authenticate:
         """By the first scheme that has a credential, which it does not know yet, or those behind it; without one, by
         all from the first.
         """
-        failed = Failed(None, None)
+        failed = _NOTHING
         for number in range(first, len(self._schemes)):
             scheme = self._schemes[number]
             asked = unknown is not None and number == first
@@ -158,3 +158,6 @@ class Failed(NamedTuple):
 
     scheme: Scheme | None
     error: GatewayError | None
+
+
+_NOTHING = Failed(None, None)  # no scheme has found a credential

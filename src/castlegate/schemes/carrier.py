@@ -233,8 +233,10 @@ def _without_authorization(word: str) -> Withhold:
 
     def withhold(request: Request) -> None:
         headers = request.headers
-        if any(line[:length].lower() == start for line in headers.lines):
-            request.headers = headers.without(b"authorization")
+        for line in headers.lines:
+            if line.startswith(b"authorization") and line[:length].lower() == start:
+                request.headers = headers.without(b"authorization")
+                return
 
     return withhold
 
