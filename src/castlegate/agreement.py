@@ -18,9 +18,11 @@ from castlegate.config.references import Scope
 from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
+from castlegate.functions import refuse_beside_function
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
 from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
+from castlegate.python.reference import is_function
 from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
@@ -289,6 +291,8 @@ def _check_purpose(document: Document, route: Route, key: RouteKey | None, place
     """Whether it calls or publishes, and what goes with that."""
     if route.call is not None and route.publish is not None:
         place.mistake("both 'call' and 'publish' are said; a route does one of them")
+    elif is_function(route.call):
+        refuse_beside_function(route, place)
     elif route.call is not None:
         _check_call(document, route.call, route, key, place, at)
     elif route.publish is not None:

@@ -21,6 +21,7 @@ from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.functions import unreachable
 from castlegate.guards.identity import Identify, identify
 from castlegate.guards.retry import Retry
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
@@ -30,16 +31,26 @@ from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Means
-from castlegate.message import Caller, Handler, ReplyMode, stack
+from castlegate.message import Call, Caller, Handler, Reply, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
 from castlegate.policies.cors import cors
+from castlegate.policies.functions import FunctionRule, function_rule
 from castlegate.policies.limits.policy import limit, limit_addresses
+from castlegate.policies.named import NamedPolicy, Rule
 from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import AnswersPreflights, DescribedPolicy, Dresses, Site
 from castlegate.policies.secure import secure
 from castlegate.policies.validate import validate
+from castlegate.python.context import Link
+from castlegate.python.context import Means as FunctionMeans
+from castlegate.python.deciding import read_decision
+from castlegate.python.hints import Unusable
+from castlegate.python.importing import modules_of
+from castlegate.python.reference import is_function, parse_reference
+from castlegate.python.running import Runner
+from castlegate.python.threads import Threads
 from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -56,6 +67,7 @@ from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
+from castlegate.upstreams.python.upstream import PythonUpstream
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
@@ -151,7 +163,11 @@ class Generation:
             name: SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
             for name, said in self.document.auth.items()
         }
-        self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
+        self._threads: Threads | None = None  # made when there is a function
+        self._modules = modules_of(self._report.folder)
+        self._modules.refresh()
+        self._rules = {name: self._rule(name, policy) for name, policy in self.document.policies.items()}
+        self._functions: PythonUpstream | None = None  # made when a route calls one
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -180,6 +196,8 @@ class Generation:
         for upstream in self.upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.watch(self._registry)
+        if self._threads is not None:
+            self._threads.watch(self._registry)
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
             self.engine.use(self.topics())
@@ -216,12 +234,8 @@ class Generation:
         reason = "; ".join(filter(None, (self.engine.state.reason, problem)))
         if self.engine.state.ready:
             return Readiness(True, reason)
-        services = self.document.services
-        http = any(
-            route.call is not None and services[route.call.partition(".")[0]].http is not None
-            for route in self.document.routes.values()
-        )
-        return Readiness(http, reason)
+        calls = [route.call for route in self.document.routes.values() if route.call is not None]
+        return Readiness(any(is_function(call) or self._over_http(call) for call in calls), reason)
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
@@ -365,8 +379,12 @@ class Generation:
     def _operation(self, call: str) -> KafkaOperation | None:
         """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
         name, _, operation = call.partition(".")
-        kafka = self.document.services[name].kafka
+        kafka = None if is_function(call) else self.document.services[name].kafka
         return None if kafka is None else kafka.operations.get(operation)
+
+    def _over_http(self, call: str) -> bool:
+        """Whether it is a service that speaks HTTP."""
+        return not is_function(call) and self.document.services[call.partition(".")[0]].http is not None
 
     def _timeout(self, said: RouteSettings, settings: RouteSettings) -> float:
         """What the route says, else the operation, else the defaults."""
@@ -376,9 +394,7 @@ class Generation:
 
     def _forwards_method(self, settings: RouteSettings) -> bool:
         """Whether the service gets the client's own method."""
-        if settings.call is None or settings.verb is not None:
-            return False
-        return self.document.services[settings.call.partition(".")[0]].http is not None
+        return settings.call is not None and settings.verb is None and self._over_http(settings.call)
 
     def _caller(self, call: str, mode: ReplyMode) -> Caller:
         """The caller of `service.operation` inside the guards of the service: one for all routes that call it so."""
@@ -420,7 +436,7 @@ class Generation:
             return publish_endpoint(publisher, event, self._budget, limit=site.body)
         plan, caller = self._planned(settings, site, timeout)
         assert settings.call is not None, "the document was checked"
-        whole = self.document.services[settings.call.partition(".")[0]].kafka is not None
+        whole = not self._over_http(settings.call)
         return call_endpoint(plan, caller, settings, limits, self._budget, whole=whole, scope=scope, at=at)
 
     def _planned(self, settings: RouteSettings, site: Site, timeout: float) -> tuple[CallPlan, Caller]:
@@ -431,12 +447,62 @@ class Generation:
             settings = msgspec.structs.replace(
                 settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
             )
-        behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
-        plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=not behind_kafka)
+        carries_fields = is_function(call) or self._over_http(call)
+        plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=carries_fields)
+        if is_function(call):
+            return plan, self._function(call, plan, site)
         mode = settings.reply or "last"
         caller = self._caller(call, mode)
         self.chains[site.name] += [plan, *self._links[call, mode]]
         return plan, caller
+
+    def _function(self, call: str, plan: CallPlan, site: Site) -> Caller:
+        """A function as it is called from a route; noted in the route's chain."""
+        reference = parse_reference(call)
+        assert reference is not None, "the document was checked"
+        if self._functions is None:
+            self._functions = self._make_functions()
+        try:
+            function = self._functions.bind(reference, site.key.params)
+        except (Unusable, LookupError) as unusable:  # the file has changed since the document was checked
+            site.at.field("call").mistake(str(unusable))
+            return _uncallable
+        self.chains[site.name] += [plan, function]
+        return function
+
+    def _make_functions(self) -> PythonUpstream:
+        means = FunctionMeans(self._link, self._timer, self._budget, self.document.python.collected)
+        return PythonUpstream(self._modules, means, self._runner(), self._registry)
+
+    def _rule(self, name: str, policy: NamedPolicy) -> Rule | FunctionRule:
+        """What decides for a policy."""
+        if policy.python is None:
+            return policy.rule()
+        reference = parse_reference(policy.python)
+        assert reference is not None, "the document was checked"
+        try:
+            decision = read_decision(self._modules.function(reference))
+        except Unusable as unusable:  # the file has changed since the document was checked
+            self._report.place("policies", name, "python").mistake(str(unusable))
+            self._report.raise_if_any()
+            raise
+        return function_rule(policy.python, decision, self._runner(), policy.timeout)
+
+    def _runner(self) -> Runner:
+        settings, loop = self.document.python, asyncio.get_running_loop()
+        self._threads = self._resources.keep("threads of functions", settings, lambda: Threads(settings, loop))
+        return Runner(self._timer, self._threads, loop)
+
+    def _link(self, call: str) -> Link:
+        """How a function reaches a service. Raises `LookupError`."""
+        why = unreachable(self.document.services, call)
+        if why:
+            raise LookupError(why)
+        return Link(self._caller(call, "last"), http=self._over_http(call))
+
+
+async def _uncallable(_call: Call) -> Reply:
+    raise AssertionError("a generation with mistakes serves nothing")
 
 
 def forget_unused(generations: Sequence[Generation]) -> None:

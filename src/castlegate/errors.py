@@ -83,6 +83,8 @@ class Kinds:
     TOPIC_MISSING = Kind("topic_missing", 503, "Service's topic does not exist", 5)
     NOT_PERMITTED = Kind("not_permitted", 503, "Gateway may not reach the service", 5)
     RECORD_TOO_LARGE = Kind("record_too_large", 413, "Content too large for the message broker")
+    FUNCTION_FAILED = Kind("function_failed", 500, "Internal error")
+    FUNCTION_BUSY = Kind("function_busy", 503, "Too many calls at once", 1)
     NOT_STORED = Kind("not_stored", 503, "Message not acknowledged", 1)
 
 

@@ -56,7 +56,8 @@ class CallSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     """One call of a service."""
 
     call: str | None = None
-    """`service` or `service.operation`."""
+    """`service`, or `service.operation` of one behind Kafka; or a function in Python, `python:package.module:function`,
+    of a module beside the configuration file."""
     get: TemplateText | None = None
     """Path template of a GET to an HTTP service, in place of the client's own method and path."""
     post: TemplateText | None = None
@@ -78,7 +79,7 @@ class CallSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     headers: HeaderRules = HeaderRules()
     """Fields set and removed on the way."""
     status: Annotated[int, msgspec.Meta(ge=200, le=299)] | None = None
-    """Status of a success that names none itself, from a Kafka service."""
+    """Status of a success that names none itself, from a Kafka service or a function."""
     reply: ReplyMode | None = None
     """What is made of several values from a NestJS service (an observable): the `last` one, as if nothing is said;
     `all` of them as a JSON array; or a `stream` of lines of JSON (`application/x-ndjson`), each sent as it comes."""
