@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from castlegate.body import Budget
+from castlegate.calls.gathering import Gathering, within
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
@@ -147,9 +148,9 @@ class Generation:
             self.certificates.append(self.client_certificates)
         self._budget_size = max(self.document.listen.limits.collected // workers, self._largest_body())
         self._budget: Budget = Budget(self._budget_size) if previous is None else previous._budget
-        self._callers: dict[tuple[str, ReplyMode], Caller] = {}
+        self._callers: dict[tuple[str, ReplyMode | Gathering], Caller] = {}
         # Of each caller: its guards, then the upstream.
-        self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
+        self._links: dict[tuple[str, ReplyMode | Gathering], list[Described]] = {}
         self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
         self._resources: Resources = Resources(None if previous is None else previous._resources)
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
@@ -396,7 +397,7 @@ class Generation:
         """Whether the service gets the client's own method."""
         return settings.call is not None and settings.verb is None and self._over_http(settings.call)
 
-    def _caller(self, call: str, mode: ReplyMode) -> Caller:
+    def _caller(self, call: str, mode: ReplyMode | Gathering) -> Caller:
         """The caller of `service.operation` inside the guards of the service: one for all routes that call it so."""
         caller = self._callers.get((call, mode))
         if caller is None:
@@ -448,10 +449,11 @@ class Generation:
                 settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
             )
         carries_fields = is_function(call) or self._over_http(call)
+        timeout = within(settings.gather, timeout)
         plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=carries_fields)
         if is_function(call):
             return plan, self._function(call, plan, site)
-        mode = settings.reply or "last"
+        mode = (settings.reply or "last") if settings.gather is None else settings.gather.gathering()
         caller = self._caller(call, mode)
         self.chains[site.name] += [plan, *self._links[call, mode]]
         return plan, caller

@@ -85,6 +85,7 @@ class Kinds:
     RECORD_TOO_LARGE = Kind("record_too_large", 413, "Content too large for the message broker")
     FUNCTION_FAILED = Kind("function_failed", 500, "Internal error")
     FUNCTION_BUSY = Kind("function_busy", 503, "Too many calls at once", 1)
+    INCOMPLETE = Kind("incomplete", 502, "Too few services gave a usable answer")
     NOT_STORED = Kind("not_stored", 503, "Message not acknowledged", 1)
 
 
@@ -131,8 +132,9 @@ class CallFailed(GatewayError):
         *,
         status: int | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        members: Mapping[str, object] = _NONE,
     ) -> None:
-        super().__init__(kind, detail, status=status, headers=headers)
+        super().__init__(kind, detail, status=status, headers=headers, members=members)
         self._outcome = outcome
 
     @property

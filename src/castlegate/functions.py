@@ -17,7 +17,7 @@ from castlegate.routing.template import parse_key
 if TYPE_CHECKING:
     from castlegate.document import Document, Service
 
-_NOT_OF_FUNCTIONS = (*VERBS, "strip_prefix", "add_prefix", "key", "reply")
+_NOT_OF_FUNCTIONS = (*VERBS, "strip_prefix", "add_prefix", "key", "reply", "gather")
 
 
 class Use(NamedTuple):

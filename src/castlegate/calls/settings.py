@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from castlegate.calls.gathering import Gather
 from castlegate.config.report import Place, listed
 from castlegate.config.targets import check_prefix
 from castlegate.config.units import Template, TemplateText
@@ -84,6 +85,9 @@ class CallSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     """What is made of several values from a NestJS service (an observable): the `last` one, as if nothing is said;
     `all` of them as a JSON array; or a `stream` of lines of JSON (`application/x-ndjson`), each sent as it comes."""
 
+    gather: Gather | None = None
+    """How the answers of several services or groups behind Kafka to this one message are put together."""
+
     @property
     def verb(self) -> str | None:
         """Which of `get`, `post`, ... is said."""
@@ -101,5 +105,7 @@ class CallSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             if said:
                 at.field(name).mistake(f"'{said[0]}' says the whole path; leave out one of the two")
             check_prefix(prefix, at.field(name))
+        if self.gather is not None and self.reply is not None:
+            at.field("reply").mistake("'gather' says what is made of several replies; leave out one of the two")
         if said[:1] == ["get"] and self.send is not msgspec.UNSET:
             at.field("send").mistake("a GET carries no body; use 'post', 'put' or 'patch', or the path's query")

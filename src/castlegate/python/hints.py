@@ -77,7 +77,8 @@ class Signature(NamedTuple):
 
     def describe(self) -> list[str]:
         """The inputs, for people."""
-        return [f"{each.key} of the {each.place}" if each.place != "body" else "the body" for each in self.inputs]
+        words = {"path": "{} of the path", "query": "{} of the query", "header": "the field {}", "body": "the body"}
+        return [words[each.place].format(each.key) for each in self.inputs]
 
     def openapi(self) -> Schema:
         """The operation's object of an OpenAPI document (3.1), and its `components` beside it."""
