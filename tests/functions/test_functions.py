@@ -49,6 +49,7 @@ routes:
   GET /blocks-short: {{call: "python:shop:blocks", timeout: 300ms}}
   GET /blocks-ends: {{call: "python:shop:blocks_and_fails"}}
   GET /blocks-calls: {{call: "python:shop:blocks_and_calls"}}
+  GET /blocks-hangs: {{call: "python:shop:blocks_and_hangs", timeout: 300ms}}
   GET /page/{{user}}: {{call: "python:shop:page", auth: keys, public: false}}
   GET /way-out: {{call: "python:shop:way_out"}}
   GET /unknown: {{call: "python:shop:unknown"}}
@@ -225,7 +226,7 @@ def test_blocking_functions_have_threads_a_queue_and_an_end(bed: Bed) -> None:
         request = b"GET /blocks?seconds=0.7 HTTP/1.1\r\nHost: h\r\n\r\n"
         one.send(request)
         two.send(request)
-        bed.gateway.program.wait_until(lambda: queued(bed) == 1, "one that waits")
+        bed.gateway.program.wait_until(lambda: metric(bed, "queued") == 1, "one that waits")
         status, headers, problem = bed.ask("/blocks?seconds=0")
         assert (status, problem["type"], problem["outcome"]) == (503, "urn:castlegate:function_busy", "not_sent")
         assert headers["retry-after"] == "1"
@@ -233,16 +234,10 @@ def test_blocking_functions_have_threads_a_queue_and_an_end(bed: Bed) -> None:
         assert one.read_answer()[2] == two.read_answer()[2] == b'"done"'
 
 
-def queued(bed: Bed) -> float:
-    return bed.gateway.metrics()['castlegate_function_threads{state="queued"}']
-
-
 def test_a_blocking_function_that_never_began_was_not_sent(bed: Bed) -> None:
     with Client(bed.gateway.port) as one:
         one.send(b"GET /blocks?seconds=1 HTTP/1.1\r\nHost: h\r\n\r\n")
-        bed.gateway.program.wait_until(
-            lambda: bed.gateway.metrics()['castlegate_function_threads{state="busy"}'] == 1, "one that runs"
-        )
+        bed.gateway.program.wait_until(lambda: metric(bed, "busy") == 1, "one that runs")
         status, _, problem = bed.ask("/blocks-short?seconds=0")
         assert (status, problem["outcome"]) == (504, "not_sent")
         assert one.read_answer()[0] == 200
@@ -298,6 +293,15 @@ def test_an_answer_of_another_shape_is_a_bad_one(bed: Bed) -> None:
 
 def test_a_blocking_function_calls_services_too(bed: Bed) -> None:
     assert bed.ask("/blocks-calls")[2] == {"name": "Ann"}
+
+
+def test_a_call_that_a_blocking_function_waits_for_ends_with_the_request(bed: Bed) -> None:
+    assert bed.ask("/blocks-hangs")[0] == 504
+    bed.gateway.program.wait_until(lambda: metric(bed, "busy") == 0, "the thread to be free")
+
+
+def metric(bed: Bed, state: str) -> float:
+    return bed.gateway.metrics()[f'castlegate_function_threads{{state="{state}"}}']
 
 
 def test_a_policy_in_python_allows_and_refuses(bed: Bed) -> None:
