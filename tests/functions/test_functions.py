@@ -304,6 +304,17 @@ def metric(bed: Bed, state: str) -> float:
     return bed.gateway.metrics()[f'castlegate_function_threads{{state="{state}"}}']
 
 
+def test_a_function_that_never_returns_holds_up_no_exit(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text("import time\n\ndef ever() -> None:\n    time.sleep(60)\n")
+    config = 'drain: 100ms\nroutes: {GET /: {call: "python:stuck:ever", public: true, timeout: 200ms}}'
+    with Gateway(tmp_path, config) as gateway:
+        with Client(gateway.port) as client:
+            assert client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").read_answer()[0] == 504
+        begin = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - begin < 30
+
+
 def test_a_policy_in_python_allows_and_refuses(bed: Bed) -> None:
     assert bed.ask("/own/ann", fields=bed.credential)[0] == 204
     status, _, problem = bed.ask("/own/bob", fields=bed.credential)

@@ -231,8 +231,11 @@ def _input(name: str, hint: Any, default: Any, params: Collection[str]) -> Input
         left = tuple(note for note in notes if note is not header)
         hint = Annotated[(plain, *left)] if left else plain
     place: Place = "header" if header else "body" if name == "body" else "path" if name in params else "query"
-    if not (place == "body" and hint is bytes) and _schema_of(hint) is None:
+    schema = _schema_of(hint)
+    if schema is None:
         raise Unusable(f"the type of its parameter '{name}' is none that can be read from a request: {_shown(hint)}")
+    if place != "body" and _is_object(schema):
+        raise Unusable(f"its parameter '{name}' is an object, which only 'body' can be")
     many = place == "query" and _takes_many(plain)
     return Input(name, place, name if header is None else header.name.lower(), hint, default, many)
 
@@ -242,6 +245,11 @@ def _schema_of(hint: Any) -> Schema | None:
         return msgspec.json.schema(hint)
     except (TypeError, NotImplementedError):
         return None
+
+
+def _is_object(schema: Schema) -> bool:
+    named = schema.get("$defs", {}).get(schema.get("$ref", "").rpartition("/")[2], schema)
+    return any(_is_object(each) for each in schema.get("anyOf", ())) or named.get("type") == "object"
 
 
 def _apart(hint: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -76,7 +76,7 @@ class Modules:
         return str(source.relative_to(self._folder)) if source.is_relative_to(self._folder) else file
 
     def _why(self, reference: Reference, error: BaseException) -> str:
-        if isinstance(error, ModuleNotFoundError) and reference.module.startswith(error.name or "?"):
+        if isinstance(error, ModuleNotFoundError) and f"{reference.module}.".startswith(f"{error.name}."):
             return f"there is no module '{error.name}' beside the configuration file, nor is one installed"
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
         where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if len(frames) > 1 else ""

@@ -48,25 +48,21 @@ class Runner(NamedTuple):
             return await waiter
         finally:
             self.timer.remove(expiry, until)
-            if expiry.rang or not waiter.done():
-                give_up()
-            if not waiter.done():
-                waiter.fail(asyncio.CancelledError())
+            give_up()  # nothing if it has ended
+            waiter.fail(asyncio.CancelledError())
 
 
 class _Expiry:
     """The deadline of one."""
 
-    __slots__ = ("_job", "_waiter", "rang")
+    __slots__ = ("_job", "_waiter")
 
     def __init__(self, waiter: Waiter[Any], job: Job | None) -> None:
         self._waiter = waiter
         self._job = job
-        self.rang = False
 
     def expire(self) -> None:
         """It is over."""
-        self.rang = True
         begun = self._job is None or self._job.running
         detail = "The function did not answer in time."
         self._waiter.fail(

@@ -26,6 +26,10 @@ async def odd(number: Odd) -> int:
     return 0
 
 
+async def in_query(number: dict[str, int] | None = None) -> int:
+    return 0
+
+
 async def unnamed(number: "Missing") -> int:  # type: ignore[name-defined] # noqa: F821
     return 0
 
