@@ -15,6 +15,7 @@ import msgspec
 from castlegate.body import Budget
 from castlegate.calls.gathering import Gathering, within
 from castlegate.calls.plan import CallPlan
+from castlegate.calls.settings import CallSettings
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
@@ -451,26 +452,29 @@ class Generation:
         carries_fields = is_function(call) or self._over_http(call)
         timeout = within(settings.gather, timeout)
         plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=carries_fields)
-        if is_function(call):
-            return plan, self._function(call, plan, site)
-        mode = (settings.reply or "last") if settings.gather is None else settings.gather.gathering()
-        caller = self._caller(call, mode)
-        self.chains[site.name] += [plan, *self._links[call, mode]]
+        caller, links = self._caller_of(settings, site.key.params, site.at)
+        self.chains[site.name] += [plan, *links]
         return plan, caller
 
-    def _function(self, call: str, plan: CallPlan, site: Site) -> Caller:
-        """A function as it is called from a route; noted in the route's chain."""
+    def _caller_of(self, settings: CallSettings, params: Sequence[str], at: Place) -> tuple[Caller, list[Described]]:
+        """Who makes a call of a route with such placeholders, and the links that it passes."""
+        assert settings.call is not None, "the document was checked"
+        if is_function(settings.call):
+            return self._function(settings.call, params, at)
+        mode = (settings.reply or "last") if settings.gather is None else settings.gather.gathering()
+        return self._caller(settings.call, mode), self._links[settings.call, mode]
+
+    def _function(self, call: str, params: Sequence[str], at: Place) -> tuple[Caller, list[Described]]:
         reference = parse_reference(call)
         assert reference is not None, "the document was checked"
         if self._functions is None:
             self._functions = self._make_functions()
         try:
-            function = self._functions.bind(reference, site.key.params)
+            function = self._functions.bind(reference, params)
         except (Unusable, LookupError) as unusable:  # the file has changed since the document was checked
-            site.at.field("call").mistake(str(unusable))
-            return _uncallable
-        self.chains[site.name] += [plan, function]
-        return function
+            at.field("call").mistake(str(unusable))
+            return _uncallable, []
+        return function, [function]
 
     def _make_functions(self) -> PythonUpstream:
         means = FunctionMeans(self._link, self._timer, self._budget, self.document.python.collected)

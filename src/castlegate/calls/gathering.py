@@ -22,7 +22,8 @@ class Gather(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     """How the answers of several services to one message are put together.
 
     With `by` the answer is an object with what each of them said under its name, and `_parts` with what became of each;
-    without it, an array in the order in which the answers came. The field `x-parts` tells of both what is missing.
+    without it, an array in the order in which the answers came. The field `castlegate-parts` tells what is
+    missing of both.
     """
 
     of: list[str] | Count | None = None

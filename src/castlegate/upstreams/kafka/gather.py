@@ -31,11 +31,12 @@ from castlegate.upstreams.kafka.streams import ReplySink, json_line
 if TYPE_CHECKING:
     from castlegate.upstreams.kafka.engine import Engine
 
-FIELD = b"x-parts"
+FIELD = b"castlegate-parts"
 """Tells what became of each part (RFC 9651): a list of names, or how many had which outcome."""
 
 _JSON = (b"content-type", b"application/json")
 _NAME = re.compile(rb"[\x21-\x7e]{1,100}")
+_TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")  # RFC 9651 §3.3.4
 
 _encode = msgspec.json.Encoder().encode
 
@@ -172,7 +173,7 @@ class GatherSink(ReplySink):
 
     def _give_up(self, kind: Any, silent: str, detail: str) -> None:
         outcome = Outcome.ANSWERED if self.done else Outcome.UNKNOWN
-        members = {PARTS: self._told(silent)} if self._parts or self.gathering.names else {}
+        members = {"parts": self._told(silent)} if self._parts or self.gathering.names else {}
         headers = ((FIELD, self._field(silent)),)
         self._broken(CallFailed(kind, outcome, detail, headers=headers, members=members))
 
@@ -199,8 +200,9 @@ class GatherSink(ReplySink):
             return ", ".join([f"{outcome}={count}" for outcome, count in self._counts(silent).items()]).encode()
         parts = []
         for name, told in self._told(silent).items():
-            quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-            parts.append(f'"{quoted}"' + "".join([f";{key}={value}" for key, value in told.items()]))
+            if not _TOKEN.fullmatch(name):
+                name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            parts.append(name + "".join([f";{key}={value}" for key, value in told.items()]))
         return ", ".join(parts).encode()
 
     def _wanted(self) -> int:

@@ -82,10 +82,10 @@ def test_a_gathering_ends_as_soon_as_it_can_be_told_and_tells_of_everybody(
         document = json.loads(reply.body)
         parts = document.pop("_parts")
         assert set(document) == good
-        assert len(reply.headers.get_all(b"x-parts")[0].split(b", ")) == len(NAMES)
+        assert len(reply.headers.get_all(b"castlegate-parts")[0].split(b", ")) == len(NAMES)
     else:
         failure = failed_of(sink)
-        parts = failure.members["_parts"]
+        parts = failure.members["parts"]
         assert failure.status == (504 if silent == "timeout" else 502)
         assert failure.outcome == ("answered" if len(heard) == len(NAMES) else "unknown")
     assert {name: part["outcome"] for name, part in parts.items()} == told
@@ -105,7 +105,7 @@ def test_without_names_as_many_are_counted_as_come(of: int, answers: list[str]) 
         reply = sink.waiter.result()
         assert isinstance(reply.body, bytes)
         assert json.loads(reply.body) == [{"x": 1}] * of
-        assert reply.headers.get(b"x-parts") == b"ok=%d" % of
+        assert reply.headers.get(b"castlegate-parts") == b"ok=%d" % of
     else:
         assert failed_of(sink).status == (504 if failed is None else 502)
 
