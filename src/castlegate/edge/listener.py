@@ -24,6 +24,7 @@ from castlegate.routing.router import Router
 from castlegate.telemetry.access_log import AccessLog
 from castlegate.telemetry.metrics import Counter, Registry
 from castlegate.telemetry.trace import Ids
+from castlegate.wire.burst import Burst
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +66,7 @@ class Listener:
         self.scheme = b"http" if certificates is None else b"https"
         self.unrouted = unrouted  # what requests count as that no route is for
         self.ids = Ids()
+        self.burst = Burst()
         self.connections: set[ClientConnection | TlsConnection] = set()  # the latter until their handshake is done
         self.closing = False  # clients are told to close
         self.draining = False  # and no new ones are taken

@@ -251,7 +251,7 @@ class Receiver:
 
     def _send_continue(self, exchange: Exchange) -> None:
         if exchange is self._connection.answerer.current and not exchange.sent:
-            self._connection.transport.write(_CONTINUE)
+            self._connection.write(_CONTINUE)
 
     # A body's source (body.BodySource).
 

@@ -16,6 +16,7 @@ from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.settings import HttpPool
 from castlegate.upstreams.http.uploads import Uploads
 from castlegate.waiting import Waiter
+from castlegate.wire.burst import Burst
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
@@ -48,6 +49,7 @@ class Pool:
         self.reader = reader
         self.timer = timer
         self.uploads = Uploads(settings, timer)
+        self.burst = Burst()
         self.authority = (f"[{host}]" if ":" in host else host).encode() + b":%d" % port
         self._host = host
         self._port = port
