@@ -7,7 +7,6 @@ What it does not say `True` of is refused: also what it raises on, what takes to
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from castlegate.config.report import listed, suggest
 from castlegate.message import Request
 from castlegate.principal import Principal
 from castlegate.python.context import read_headers
-from castlegate.python.hints import Unusable, hints_of, parameters_of
+from castlegate.python.hints import Unusable, hints_of, is_asynchronous, parameters_of
 
 _TEXTS = (dict[str, str], Mapping[str, str])
 _TYPES: dict[str, tuple[Any, ...]] = {
@@ -67,7 +66,7 @@ def read_decision(function: Any) -> Decision:
     if hints.get("return") is not bool:
         raise Unusable("it must say that it returns bool")
     nobody_known = "principal" in names and hints["principal"] is Principal
-    return Decision(function, inspect.iscoroutinefunction(function), names, nobody_known)
+    return Decision(function, is_asynchronous(function), names, nobody_known)
 
 
 def _shown(hint: Any) -> str:

@@ -117,7 +117,7 @@ _PROBLEM: Schema = {"application/problem+json": {}}
 
 def read_signature(function: Any, params: Collection[str]) -> Signature:
     """`params` are the placeholders of the route's path. Raises `Unusable`."""
-    found = Signature(function, inspect.iscoroutinefunction(function), [], [], {}, {}, _NO_DEFAULT)
+    found = Signature(function, is_asynchronous(function), [], [], {}, {}, _NO_DEFAULT)
     hints = hints_of(function)
     for name, parameter in parameters_of(function).items():
         hint = hints[name]
@@ -131,6 +131,11 @@ def read_signature(function: Any, params: Collection[str]) -> Signature:
         else:
             found.inputs.append(_input(name, hint, parameter.default, params))
     return found._replace(returns=hints.get("return", _NO_DEFAULT))
+
+
+def is_asynchronous(function: Any) -> bool:
+    """Whether calling it gives a coroutine, also where a decorator is around it that says what it wraps."""
+    return inspect.iscoroutinefunction(inspect.unwrap(function))
 
 
 def hints_of(function: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a signature says of a function, without a gateway."""
 
+import functools
 from typing import Annotated, Any
 
 import msgspec
@@ -84,6 +85,16 @@ def test_a_body_of_bytes_is_as_it_came() -> None:
 
     told = read_signature(raw, []).openapi()["operation"]
     assert told["requestBody"] == {"required": False, "content": {"application/octet-stream": {}}}
+
+
+def test_a_decorator_that_says_what_it_wraps_is_looked_through() -> None:
+    @functools.wraps(full)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return full(*args, **kwargs)
+
+    signature = read_signature(wrapped, ["id"])
+    assert signature.asynchronous
+    assert len(signature.inputs) == 5
 
 
 @pytest.mark.parametrize("value", [3, "text", Item, lambda x: x, len])
