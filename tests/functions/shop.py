@@ -127,6 +127,10 @@ async def way_out(users: Service) -> Any:
     return await users(get="/users/{user}", values={"user": "../admin"})
 
 
+async def forges(users: Service) -> Any:
+    return await users(get="/a", headers={"Traceparent": "00-1-1-01"})
+
+
 async def unknown(ctx: Context) -> Any:
     return await ctx.call("nobody", get="/")
 

@@ -52,6 +52,7 @@ routes:
   GET /blocks-hangs: {{call: "python:shop:blocks_and_hangs", timeout: 300ms}}
   GET /page/{{user}}: {{call: "python:shop:page", auth: keys, public: false}}
   GET /way-out: {{call: "python:shop:way_out"}}
+  GET /forges: {{call: "python:shop:forges"}}
   GET /unknown: {{call: "python:shop:unknown"}}
   GET /passes-on: {{call: "python:shop:passes_on"}}
   GET /catches: {{call: "python:shop:catches"}}
@@ -184,7 +185,8 @@ def test_a_problem_that_a_function_raises_is_the_answer(bed: Bed) -> None:
 
 @pytest.mark.parametrize(("path", "told"), [
     ("/fails", "KeyError: 'a secret of the shop'"), ("/ends", "SystemExit(3)"), ("/odd", "TypeError"),
-    ("/splits", "ValueError"), ("/blocks-ends", "SystemExit(4)"), ("/unknown", "no service is called 'nobody'"),
+    ("/splits", "ValueError"), ("/blocks-ends", "SystemExit(4)"), ("/forges", "ValueError: not a field that a function can set: 'Traceparent'"),
+    ("/unknown", "no service is called 'nobody'"),
 ])  # fmt: skip
 def test_what_a_function_raises_is_told_in_the_log_alone(bed: Bed, path: str, told: str) -> None:
     status, headers, problem = bed.ask(path)

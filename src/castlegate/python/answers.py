@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,10 +16,13 @@ from castlegate.message import Reply
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 §5.5
-_OWN = HOP_BY_HOP | {"content-length"}
 _BODILESS = (204, 205, 304)
 
 _encode = msgspec.json.Encoder().encode
+
+
+def _is_own(name: str) -> bool:
+    return name.lower() in HOP_BY_HOP or name.lower() == "content-length"
 
 
 class Response:
@@ -48,13 +51,17 @@ class Problem(CallFailed):
 class Answer:
     """What a service answered."""
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("_fields", "body", "status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, status: int, fields: Headers, body: bytes) -> None:
         self.status = status
-        self.headers = headers
-        """By their names in lower case."""
         self.body = body
+        self._fields = fields
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The fields by their names in lower case; of one that repeats, all its values joined by commas."""
+        return read_headers(self._fields)
 
     def data(self, into: Any = Any) -> Any:
         """The body as JSON, made into the type; None without a body. Text that is no JSON is text. Raises `CallFailed`
@@ -62,9 +69,9 @@ class Answer:
         """
         if not self.body:
             return None
-        kind = self.headers.get("content-type", "application/json").partition(";")[0].strip()
+        kind = self._fields.get(b"content-type") or b""
         try:
-            if kind.startswith("text/") and into in (Any, str):
+            if kind[:5].lower() == b"text/" and into in (Any, str):
                 return self.body.decode()
             return msgspec.json.decode(self.body, type=into)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -84,7 +91,7 @@ class ServiceFailed(CallFailed):
 def to_reply(result: Any) -> Reply:
     """What a function returned, as an answer. Raises `TypeError` and `ValueError` for what cannot be one."""
     response = result if isinstance(result, Response) else Response(result, status=204 if result is None else 200)
-    headers, content = _headers(response.headers), response.content
+    headers, content = headers_of(response.headers, _is_own), response.content
     if isinstance(content, (bytes, bytearray, memoryview)):
         body, kind = bytes(content), b"application/octet-stream"
     elif isinstance(content, str) and isinstance(result, Response):
@@ -100,10 +107,20 @@ def to_reply(result: Any) -> Reply:
     return Reply(response.status, headers, body)
 
 
-def _headers(said: Mapping[str, str]) -> Headers:
+def read_headers(headers: Headers) -> dict[str, str]:
+    """By their names; of one that repeats, all its values joined by commas."""
+    read: dict[str, str] = {}
+    for name, value in headers.pairs():
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        read[key] = f"{read[key]}, {text}" if key in read else text
+    return read
+
+
+def headers_of(said: Mapping[str, str], is_own: Callable[[str], bool]) -> Headers:
+    """Fields that a function sets; `is_own`: of which names only the gateway speaks. Raises `ValueError`."""
     for name, value in said.items():
-        if not _NAME.fullmatch(name) or name.lower() in _OWN:
-            raise ValueError(f"not a field that an answer can set: {name!r}")
+        if not _NAME.fullmatch(name) or is_own(name):
+            raise ValueError(f"not a field that a function can set: {name!r}")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"not a value of a header field, of {name}: {value!r}")
     return Headers.of([(name.lower().encode(), value.strip().encode("latin-1")) for name, value in said.items()])

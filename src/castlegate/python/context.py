@@ -18,6 +18,7 @@ import msgspec
 
 from castlegate.body import Budget, Share
 from castlegate.calls.plan import IDEMPOTENT
+from castlegate.config.fields import ends_at_gateway
 from castlegate.config.references import Fetch, Parts, Scope, query_parameters
 from castlegate.config.report import Place, Report
 from castlegate.config.templates import Sink, TextTemplate, compile_text
@@ -25,12 +26,12 @@ from castlegate.errors import CallFailed, Kinds, Outcome, RequestRefused
 from castlegate.headers import Headers
 from castlegate.message import Call, Caller, Request
 from castlegate.principal import Principal
-from castlegate.python.answers import Answer, ServiceFailed
+from castlegate.python.answers import Answer, ServiceFailed, headers_of, read_headers
 
 if TYPE_CHECKING:
     from castlegate.wire.timer import Timer
 
-_JSON = b"content-type: application/json\r\n"
+_JSON = (b"content-type", b"application/json")
 _UNSAID: Any = msgspec.UNSET
 _LATE = "The time of the request is over."
 
@@ -168,7 +169,7 @@ class Context:
             request,
             method,
             target,
-            self._fields(headers or {}, with_type=link.http and send is not _UNSAID),
+            _fields(headers or {}, with_type=link.http and send is not _UNSAID),
             b"" if send is _UNSAID else _encode(send),
             key.encode() if isinstance(key, str) else key,
             min(left, math.inf if timeout is None else timeout),
@@ -186,7 +187,7 @@ class Context:
                 reply.close()
                 if self._closed:  # it was given up in the same moment
                     self._share.give_back(None)
-        return Answer(reply.status, read_headers(reply.headers), body)
+        return Answer(reply.status, reply.headers, body)
 
     def wait(self, calls: Coroutine[Any, Any, Any]) -> Any:
         """For functions that are no `async def`, which run in threads: `ctx.wait(ctx.call(...))`."""
@@ -205,15 +206,6 @@ class Context:
         for future in list(self._waited):
             future.cancel()
         self._share.give_back(None)
-
-    @staticmethod
-    def _fields(said: Mapping[str, str], *, with_type: bool) -> Headers:
-        lines = [_JSON] if with_type else []
-        for name, value in said.items():
-            if any(character in name + value for character in "\r\n\0"):
-                raise ValueError(f"not a header field: {name!r}")
-            lines.append(f"{name.lower()}: {value}\r\n".encode("latin-1"))
-        return Headers(lines)
 
 
 class Service:
@@ -287,10 +279,6 @@ def _target(text: str) -> TextTemplate:
     return template
 
 
-def read_headers(headers: Headers) -> dict[str, str]:
-    """By their names; of one that repeats, all its values joined by commas."""
-    read: dict[str, str] = {}
-    for name, value in headers.pairs():
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        read[key] = f"{read[key]}, {text}" if key in read else text
-    return read
+def _fields(said: Mapping[str, str], *, with_type: bool) -> Headers:
+    headers = headers_of(said, ends_at_gateway)
+    return headers.adding(*_JSON) if with_type and _JSON[0] not in headers else headers

@@ -16,7 +16,7 @@ from castlegate.config.references import query_parameters
 from castlegate.config.report import listed, suggest
 from castlegate.message import Request
 from castlegate.principal import Principal
-from castlegate.python.context import read_headers
+from castlegate.python.answers import read_headers
 from castlegate.python.hints import Unusable, hints_of, is_asynchronous, parameters_of
 
 _TEXTS = (dict[str, str], Mapping[str, str])
