@@ -23,7 +23,7 @@ from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
-from castlegate.functions import unreachable
+from castlegate.function_building import Functions
 from castlegate.guards.identity import Identify, identify
 from castlegate.guards.retry import Retry
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
@@ -33,26 +33,17 @@ from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Means
-from castlegate.message import Call, Caller, Handler, Reply, ReplyMode, stack
+from castlegate.message import Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
 from castlegate.policies.cors import cors
-from castlegate.policies.functions import FunctionRule, function_rule
 from castlegate.policies.limits.policy import limit, limit_addresses
-from castlegate.policies.named import NamedPolicy, Rule
 from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import AnswersPreflights, DescribedPolicy, Dresses, Site
 from castlegate.policies.secure import secure
 from castlegate.policies.validate import validate
-from castlegate.python.context import Link
-from castlegate.python.context import Means as FunctionMeans
-from castlegate.python.deciding import read_decision
-from castlegate.python.hints import Unusable
-from castlegate.python.importing import modules_of
-from castlegate.python.reference import is_function, parse_reference
-from castlegate.python.running import Runner
-from castlegate.python.threads import Threads
+from castlegate.python.reference import is_function
 from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -69,7 +60,6 @@ from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
-from castlegate.upstreams.python.upstream import PythonUpstream
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
@@ -165,11 +155,22 @@ class Generation:
             name: SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
             for name, said in self.document.auth.items()
         }
-        self._threads: Threads | None = None  # made when there is a function
-        self._modules = modules_of(self._report.folder)
-        self._modules.refresh()
-        self._rules = {name: self._rule(name, policy) for name, policy in self.document.policies.items()}
-        self._functions: PythonUpstream | None = None  # made when a route calls one
+        self._functions = Functions(
+            self.document.python,
+            self.document.services,
+            self._means.caller,
+            folder=self._report.folder,
+            resources=self._resources,
+            timer=timer,
+            registry=registry,
+            budget=self._budget,
+        )
+        self._rules = {
+            name: self._functions.rule(policy, self._report.place("policies", name, "python"))
+            if policy.python is not None
+            else policy.rule()
+            for name, policy in self.document.policies.items()
+        }
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -198,8 +199,7 @@ class Generation:
         for upstream in self.upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.watch(self._registry)
-        if self._threads is not None:
-            self._threads.watch(self._registry)
+        self._functions.watch()
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
             self.engine.use(self.topics())
@@ -460,55 +460,9 @@ class Generation:
         """Who makes a call of a route with such placeholders, and the links that it passes."""
         assert settings.call is not None, "the document was checked"
         if is_function(settings.call):
-            return self._function(settings.call, params, at)
+            return self._functions.caller(settings.call, params, at.field("call"))
         mode = (settings.reply or "last") if settings.gather is None else settings.gather.gathering()
         return self._caller(settings.call, mode), self._links[settings.call, mode]
-
-    def _function(self, call: str, params: Sequence[str], at: Place) -> tuple[Caller, list[Described]]:
-        reference = parse_reference(call)
-        assert reference is not None, "the document was checked"
-        if self._functions is None:
-            self._functions = self._make_functions()
-        try:
-            function = self._functions.bind(reference, params)
-        except (Unusable, LookupError) as unusable:  # the file has changed since the document was checked
-            at.field("call").mistake(str(unusable))
-            return _uncallable, []
-        return function, [function]
-
-    def _make_functions(self) -> PythonUpstream:
-        means = FunctionMeans(self._link, self._timer, self._budget, self.document.python.collected)
-        return PythonUpstream(self._modules, means, self._runner(), self._registry)
-
-    def _rule(self, name: str, policy: NamedPolicy) -> Rule | FunctionRule:
-        """What decides for a policy."""
-        if policy.python is None:
-            return policy.rule()
-        reference = parse_reference(policy.python)
-        assert reference is not None, "the document was checked"
-        try:
-            decision = read_decision(self._modules.function(reference))
-        except Unusable as unusable:  # the file has changed since the document was checked
-            self._report.place("policies", name, "python").mistake(str(unusable))
-            self._report.raise_if_any()
-            raise
-        return function_rule(policy.python, decision, self._runner(), policy.timeout)
-
-    def _runner(self) -> Runner:
-        settings, loop = self.document.python, asyncio.get_running_loop()
-        self._threads = self._resources.keep("threads of functions", settings, lambda: Threads(settings, loop))
-        return Runner(self._timer, self._threads, loop)
-
-    def _link(self, call: str) -> Link:
-        """How a function reaches a service. Raises `LookupError`."""
-        why = unreachable(self.document.services, call)
-        if why:
-            raise LookupError(why)
-        return Link(self._caller(call, "last"), http=self._over_http(call))
-
-
-async def _uncallable(_call: Call) -> Reply:
-    raise AssertionError("a generation with mistakes serves nothing")
 
 
 def forget_unused(generations: Sequence[Generation]) -> None:

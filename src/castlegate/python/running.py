@@ -16,6 +16,8 @@ from castlegate.python.threads import GIVEN_UP, Job, NotRun, Threads
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
+_ALIVE: set[asyncio.Task[Any]] = set()  # the loop itself does not keep those alive that were given up
+
 
 class Ended(Exception):
     """A function raised what would end the program, or the request."""
@@ -35,6 +37,8 @@ class Runner(NamedTuple):
         waiter: Waiter[Any]
         if asynchronous:
             task = self.loop.create_task(_guarded(function(**arguments)))
+            _ALIVE.add(task)
+            task.add_done_callback(_ALIVE.discard)
             waiter = Waiter()
             task.add_done_callback(partial(_settle, waiter))
             expiry = _Expiry(waiter, None)
