@@ -18,9 +18,11 @@ from castlegate.config.references import Scope
 from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
+from castlegate.functions import refuse_beside_function
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
 from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
+from castlegate.python.reference import is_function
 from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 _ALL = {"0.0.0.0", "::"}
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
-_KAFKA_ONLY = ("key", "status", "reply")
+_KAFKA_ONLY = ("key", "status", "reply", "gather")
 
 
 def check_agreement(document: Document, at: Place) -> None:
@@ -167,7 +169,9 @@ def _check_login(document: Document, said: Route, key: RouteKey, place: Place, a
     route = document.effective(said)
     if said.headers.response:
         place.field("headers", "response").mistake("what a client gets of a login is made by the gateway")
-    _refuse(said, ("status", "reply"), "has no meaning for a login, whose answer is made by the gateway", place)
+    _refuse(
+        said, ("status", "reply", "gather"), "has no meaning for a login, whose answer is made by the gateway", place
+    )
     _compile_templates(said, document.scope(key, route), place)
     if said.call is not None:
         _check_call(document, said.call, route, key, place, at)
@@ -289,12 +293,14 @@ def _check_purpose(document: Document, route: Route, key: RouteKey | None, place
     """Whether it calls or publishes, and what goes with that."""
     if route.call is not None and route.publish is not None:
         place.mistake("both 'call' and 'publish' are said; a route does one of them")
+    elif is_function(route.call):
+        refuse_beside_function(route, place)
     elif route.call is not None:
         _check_call(document, route.call, route, key, place, at)
     elif route.publish is not None:
         check_topic(route.publish, place.field("publish"))
         _check_kafka(document, place.field("publish"), at)
-        _refuse(route, (*_HTTP_ONLY, "status", "reply"), "goes with 'call', not with 'publish'", place)
+        _refuse(route, (*_HTTP_ONLY, "status", "reply", "gather"), "goes with 'call', not with 'publish'", place)
     elif not (place.field("call").spoilt or place.field("publish").spoilt):
         place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from castlegate.body import Budget
+from castlegate.calls.gathering import Gathering, within
 from castlegate.calls.plan import CallPlan
+from castlegate.calls.settings import CallSettings
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded
 from castlegate.document import Route as RouteSettings
@@ -21,6 +23,7 @@ from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.function_building import Functions
 from castlegate.guards.identity import Identify, identify
 from castlegate.guards.retry import Retry
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
@@ -40,6 +43,7 @@ from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import AnswersPreflights, DescribedPolicy, Dresses, Site
 from castlegate.policies.secure import secure
 from castlegate.policies.validate import validate
+from castlegate.python.reference import is_function
 from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
@@ -135,9 +139,9 @@ class Generation:
             self.certificates.append(self.client_certificates)
         self._budget_size = max(self.document.listen.limits.collected // workers, self._largest_body())
         self._budget: Budget = Budget(self._budget_size) if previous is None else previous._budget
-        self._callers: dict[tuple[str, ReplyMode], Caller] = {}
+        self._callers: dict[tuple[str, ReplyMode | Gathering], Caller] = {}
         # Of each caller: its guards, then the upstream.
-        self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
+        self._links: dict[tuple[str, ReplyMode | Gathering], list[Described]] = {}
         self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
         self._resources: Resources = Resources(None if previous is None else previous._resources)
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
@@ -152,7 +156,22 @@ class Generation:
             for name, said in self.document.auth.items()
         }
         self.certificates += [each.issuers for each in self._schemes.values() if isinstance(each, CertificateScheme)]
-        self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
+        self._functions = Functions(
+            self.document.python,
+            self.document.services,
+            self._means.caller,
+            folder=self._report.folder,
+            resources=self._resources,
+            timer=timer,
+            registry=registry,
+            budget=self._budget,
+        )
+        self._rules = {
+            name: self._functions.rule(policy, self._report.place("policies", name, "python"))
+            if policy.python is not None
+            else policy.rule()
+            for name, policy in self.document.policies.items()
+        }
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -181,6 +200,7 @@ class Generation:
         for upstream in self.upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.watch(self._registry)
+        self._functions.watch()
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
             self.engine.use(self.topics())
@@ -217,12 +237,8 @@ class Generation:
         reason = "; ".join(filter(None, (self.engine.state.reason, problem)))
         if self.engine.state.ready:
             return Readiness(True, reason)
-        services = self.document.services
-        http = any(
-            route.call is not None and services[route.call.partition(".")[0]].http is not None
-            for route in self.document.routes.values()
-        )
-        return Readiness(http, reason)
+        calls = [route.call for route in self.document.routes.values() if route.call is not None]
+        return Readiness(any(is_function(call) or self._over_http(call) for call in calls), reason)
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
@@ -367,8 +383,12 @@ class Generation:
     def _operation(self, call: str) -> KafkaOperation | None:
         """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
         name, _, operation = call.partition(".")
-        kafka = self.document.services[name].kafka
+        kafka = None if is_function(call) else self.document.services[name].kafka
         return None if kafka is None else kafka.operations.get(operation)
+
+    def _over_http(self, call: str) -> bool:
+        """Whether it is a service that speaks HTTP."""
+        return not is_function(call) and self.document.services[call.partition(".")[0]].http is not None
 
     def _timeout(self, said: RouteSettings, settings: RouteSettings) -> float:
         """What the route says, else the operation, else the defaults."""
@@ -378,11 +398,9 @@ class Generation:
 
     def _forwards_method(self, settings: RouteSettings) -> bool:
         """Whether the service gets the client's own method."""
-        if settings.call is None or settings.verb is not None:
-            return False
-        return self.document.services[settings.call.partition(".")[0]].http is not None
+        return settings.call is not None and settings.verb is None and self._over_http(settings.call)
 
-    def _caller(self, call: str, mode: ReplyMode) -> Caller:
+    def _caller(self, call: str, mode: ReplyMode | Gathering) -> Caller:
         """The caller of `service.operation` inside the guards of the service: one for all routes that call it so."""
         caller = self._callers.get((call, mode))
         if caller is None:
@@ -422,7 +440,7 @@ class Generation:
             return publish_endpoint(publisher, event, self._budget, limit=site.body)
         plan, caller = self._planned(settings, site, timeout)
         assert settings.call is not None, "the document was checked"
-        whole = self.document.services[settings.call.partition(".")[0]].kafka is not None
+        whole = not self._over_http(settings.call)
         return call_endpoint(plan, caller, settings, limits, self._budget, whole=whole, scope=scope, at=at)
 
     def _planned(self, settings: RouteSettings, site: Site, timeout: float) -> tuple[CallPlan, Caller]:
@@ -433,12 +451,20 @@ class Generation:
             settings = msgspec.structs.replace(
                 settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
             )
-        behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
-        plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=not behind_kafka)
-        mode = settings.reply or "last"
-        caller = self._caller(call, mode)
-        self.chains[site.name] += [plan, *self._links[call, mode]]
+        carries_fields = is_function(call) or self._over_http(call)
+        timeout = within(settings.gather, timeout)
+        plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=carries_fields)
+        caller, links = self._caller_of(settings, site.key.params, site.at)
+        self.chains[site.name] += [plan, *links]
         return plan, caller
+
+    def _caller_of(self, settings: CallSettings, params: Sequence[str], at: Place) -> tuple[Caller, list[Described]]:
+        """Who makes a call of a route with such placeholders, and the links that it passes."""
+        assert settings.call is not None, "the document was checked"
+        if is_function(settings.call):
+            return self._functions.caller(settings.call, params, at.field("call"))
+        mode = (settings.reply or "last") if settings.gather is None else settings.gather.gathering()
+        return self._caller(settings.call, mode), self._links[settings.call, mode]
 
 
 def forget_unused(generations: Sequence[Generation]) -> None:

@@ -29,6 +29,7 @@ from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
+from castlegate.functions import check_functions
 from castlegate.guards.identity import Identity
 from castlegate.issuer.settings import IssuerSettings
 from castlegate.policies.addresses import AddressSettings
@@ -40,6 +41,7 @@ from castlegate.policies.named import NamedPolicy
 from castlegate.policies.origin import OriginSettings
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
+from castlegate.python.settings import PythonSettings
 from castlegate.routing.template import RouteKey
 from castlegate.schemes.api_keys import Keys
 from castlegate.schemes.authorizer import Authorizer
@@ -287,6 +289,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """How the instance stops."""
     kafka: Kafka | None = None
     """The Kafka cluster."""
+    python: PythonSettings = PythonSettings()
+    """Bounds on functions in Python."""
     state: str | None = None
     """A folder of this instance alone, for what must outlive a restart: what is used of quotas, written every second in
     the background and when the gateway stops, so that a crash forgets a second at most. Only a restart changes it."""
@@ -363,6 +367,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     def check(self, at: Place) -> None:
         """What must hold between addresses, services, routes and the message broker."""
         check_agreement(self, at)
+        check_functions(self, at)
 
 
 def merged(said: Any, default: Any) -> Any:

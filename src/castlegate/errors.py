@@ -83,6 +83,9 @@ class Kinds:
     TOPIC_MISSING = Kind("topic_missing", 503, "Service's topic does not exist", 5)
     NOT_PERMITTED = Kind("not_permitted", 503, "Gateway may not reach the service", 5)
     RECORD_TOO_LARGE = Kind("record_too_large", 413, "Content too large for the message broker")
+    FUNCTION_FAILED = Kind("function_failed", 500, "Internal error")
+    FUNCTION_BUSY = Kind("function_busy", 503, "Too many calls at once", 1)
+    INCOMPLETE = Kind("incomplete", 502, "Too few services gave a usable answer")
     NOT_STORED = Kind("not_stored", 503, "Message not acknowledged", 1)
 
 
@@ -129,8 +132,9 @@ class CallFailed(GatewayError):
         *,
         status: int | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        members: Mapping[str, object] = _NONE,
     ) -> None:
-        super().__init__(kind, detail, status=status, headers=headers)
+        super().__init__(kind, detail, status=status, headers=headers, members=members)
         self._outcome = outcome
 
     @property

@@ -26,6 +26,7 @@ from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka
+from castlegate.upstreams.python.upstream import FunctionCaller
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
@@ -173,7 +174,7 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
         topic = getattr(chain[-1], "topic", None)
         if topic is not None:
             routes.setdefault(topic, []).append(name)
-    for topic, name in _authorizers(generation):
+    for topic, name in (*_authorizers(generation), *_functions(generation)):
         routes.setdefault(topic, []).append(name)
     needs = [Need(topic, tuple(names), written=True) for topic, names in routes.items()]
     settings = engine.settings
@@ -186,6 +187,17 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
             correlation = box.correlation
             needs.append(Need(topic, (), False, owned=box.owned, only_one=alone, correlation=correlation))
     return needs
+
+
+def _functions(generation: Generation) -> Iterator[tuple[str, str]]:
+    """The topics of services that functions call by their hints, each with a route that calls such a function."""
+    for name, chain in generation.chains.items():
+        function = chain[-1]
+        for call in function.signature.services.values() if isinstance(function, FunctionCaller) else ():
+            service, _, operation = call.partition(".")
+            upstream = generation.upstreams[service]
+            if not isinstance(upstream, HttpUpstream):
+                yield cast("Operation", upstream.described(operation, "last")).topic, name
 
 
 def _authorizers(generation: Generation) -> Iterator[tuple[str, str]]:

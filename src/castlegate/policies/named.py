@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from castlegate.config.report import Place
-from castlegate.config.units import ExpressionText
+from castlegate.config.units import ExpressionText, Seconds
 from castlegate.expressions.program import Condition, Undecided, compile_condition
 from castlegate.expressions.syntax import Unreadable
 from castlegate.headers import Headers
@@ -78,17 +78,28 @@ class NamedPolicy(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
     short: ClassVar[str] = "allow"
 
-    allow: ExpressionText
+    allow: ExpressionText | None = None
     """An expression in CEL over `principal`, `method`, `path`, `query`, `headers`, `client` and `now`. What it is not
     true of is refused, also what it cannot decide because something is missing. At most 4,096 characters; it goes
     through lists (`exists`, `all`, ...) one at a time, of at most 1,000 values in all, 100 where it makes lists of them
     (`filter`, `map`). Texts that it has `matches` for are no longer than 4,096 characters, or it cannot decide."""
+    python: str | None = None
+    """In place of `allow`, a function `package.module:function` of a module beside the configuration file. It takes any
+    of the same facts by their names and returns `bool`. What it does not return `True` for is refused, also what it
+    fails on."""
+    timeout: Seconds | None = None
+    """How long a function may take; then the request is refused. 1 s if nothing is said."""
     examples: list[Example] = []
     """Requests with what the policy must say of them; `castlegate check` tries them."""
 
     def check(self, at: Place) -> None:
         """The expression, and what it says of the examples."""
         place = at.field("allow")
+        if self.allow is None or self.python is not None:
+            self._check_function(at)
+            return
+        if self.timeout is not None:
+            at.field("timeout").mistake("this is for functions ('python'); a condition takes no time")
         try:
             rule = self.rule()
         except Unreadable as wrong:
@@ -97,16 +108,26 @@ class NamedPolicy(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
         for index, example in enumerate(() if at.field("examples").spoilt else self.examples):
             _try(rule, example, at.field("examples", index))
 
+    def _check_function(self, at: Place) -> None:
+        if self.python is None:
+            if not at.field("allow").spoilt and not at.field("python").spoilt:
+                at.mistake("neither 'allow' nor 'python' is said; write the condition as 'allow'")
+        elif self.allow is not None:
+            at.mistake("both 'allow' and 'python' are said; write two policies, of which a route names both")
+        elif self.examples:
+            at.field("examples").mistake("these are for 'allow'; try a function in tests of its own")
+
     @property
     def fields(self) -> list[str]:
         """The header fields that it asks for."""
         try:
-            return sorted(self.rule().facts.fields)
+            return [] if self.allow is None else sorted(self.rule().facts.fields)
         except Unreadable:
             return []
 
     def rule(self) -> Rule:
-        """What decides. Raises `Unreadable`."""
+        """The condition. Raises `Unreadable`."""
+        assert self.allow is not None, "a function is no condition"
         return _compiled(self.allow)
 
 

@@ -251,7 +251,7 @@ class Supervisor:
         if self._draining:
             return "the gateway is stopping"
         try:
-            loaded = load(self._config)
+            loaded = await asyncio.to_thread(load, self._config)  # functions in Python may take long to import
             self._check_fixed(loaded)
             _check_log(loaded.document.access_log.path)
         except (ConfigError, OSError) as error:
