@@ -130,7 +130,7 @@ class Generation:
         self.certificates: list[FromFiles] = []
         """What is to be made anew when its files change."""
         tls = self.document.listen.tls
-        self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
+        self.client_certificates = None if tls is None else Certificates(tls, ("listen", "tls"), self._report.folder)
         if self.client_certificates is not None:
             self.certificates.append(self.client_certificates)
         self._budget_size = max(self.document.listen.limits.collected // workers, self._largest_body())

@@ -28,6 +28,7 @@ from castlegate.config.source import LARGEST_FILE, compose, resolve
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
+from castlegate.edge.tls import EdgeTls
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
 from castlegate.guards.identity import Identity
 from castlegate.issuer.settings import IssuerSettings
@@ -209,7 +210,7 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers` and `/reload`.
+    """Where operators look: `/health`, `/ready`, `/metrics`, and for who proves to be one `/workers` and `/reload`.
 
     A plain `host:port` stands for `address` alone.
     """
@@ -219,8 +220,11 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     address: str = "127.0.0.1:9901"
     """`host:port`. Not to be reached by clients: probes and metrics ask nobody who they are."""
     token: str | None = None
-    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it these are
-    served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`, `${file:/run/secrets/admin}`."""
+    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it, and without
+    `tls.clients`, these are served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`,
+    `${file:/run/secrets/admin}`."""
+    tls: EdgeTls | None = None
+    """Speak TLS, and nothing else, on this address. A certificate that `clients` has verified stands for the token."""
 
     def check(self, at: Place) -> None:
         """The address and the token."""
@@ -233,8 +237,9 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
     @property
     def guarded(self) -> bool:
-        """Whether the token is asked for, rather than nothing: off loopback there is no other way."""
-        return self.token is not None or not is_loopback(parse_address(self.address)[0])
+        """Whether a token or a certificate is asked for, rather than nothing: off loopback there is no other way."""
+        certified = self.tls is not None and self.tls.clients is not None
+        return certified or self.token is not None or not is_loopback(parse_address(self.address)[0])
 
 
 class Drain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
