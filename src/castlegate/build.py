@@ -29,7 +29,7 @@ from castlegate.issuer.file import FileFamilies
 from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
-from castlegate.means import Means
+from castlegate.means import Cluster, Means
 from castlegate.message import Caller, Handler, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
@@ -190,6 +190,8 @@ class Generation:
         issuer = self.document.issuer
         if issuer is not None and issuer.state.file is None:
             used.add(issuer.state.topic or DEFAULT_TOPIC)
+        if self.document.limit_store.store == "kafka":
+            used.add(self.document.limit_store.topic)
         for upstream in self.upstreams.values():
             if not isinstance(upstream, HttpUpstream):
                 used |= upstream.topics()
@@ -267,8 +269,17 @@ class Generation:
             caller=lambda call: self._caller(call, "last"),
             # Kept by what is carried over, so it must not know of this generation.
             fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
+            cluster=self._cluster(),
             own=None if self._issuer is None else self._issuer.tokens,
         )
+
+    def _cluster(self) -> Cluster | None:
+        engine = self.engine
+        if engine is None:
+            return None
+        from castlegate.upstreams.kafka.log import NEWS
+
+        return Cluster(f"{id(engine)}", lambda topic: engine.log(topic, NEWS), engine.settings.max_record)
 
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
@@ -336,7 +347,10 @@ class Generation:
             if state.file is not None:
                 return FileFamilies(self._report.folder / state.file, bounds, state.most)
             assert engine is not None, "the document was checked"
-            return TopicFamilies(engine.log(state.topic or DEFAULT_TOPIC), self._timer, bounds, state.most)
+            from castlegate.upstreams.kafka.log import TABLE
+
+            log = engine.log(state.topic or DEFAULT_TOPIC, TABLE)
+            return TopicFamilies(log, self._timer, bounds, state.most)
 
         # A topic is read through an engine and ends with it.
         whose = "issuer" if state.file is not None else f"issuer of {id(engine)}"
