@@ -15,7 +15,7 @@ import msgspec
 from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Place, Report
-from castlegate.document import Document, Loaded
+from castlegate.document import Document, Loaded, RouteDefaults
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
@@ -30,7 +30,7 @@ from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
 from castlegate.means import Cluster, Means
-from castlegate.message import Caller, Handler, ReplyMode, stack
+from castlegate.message import Caller, Handler, Policy, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
@@ -41,7 +41,7 @@ from castlegate.policies.policy import AnswersPreflights, DescribedPolicy, Dress
 from castlegate.policies.secure import secure
 from castlegate.policies.validate import validate
 from castlegate.resources import Resources
-from castlegate.routing.route import Route
+from castlegate.routing.route import Dresser, Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.schemes.api_keys import KeysScheme
@@ -78,6 +78,9 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
     validate,
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
+
+DRESSING: tuple[Callable[[RouteDefaults], DescribedPolicy | None], ...] = (secure, cors)
+"""Those of them that also dress what no route answers: made of `defaults` alone."""
 
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
     "issuer": IssuedTokens,
@@ -183,6 +186,11 @@ class Generation:
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
             self.engine.use(self.topics())
+
+    def dress(self, unrouted: Route) -> None:
+        """Have what no route answers look as `defaults` say: browsers must be told there as well."""
+        policies = [policy for make in DRESSING if (policy := make(self.document.defaults)) is not None]
+        unrouted.dressers, unrouted.preflight = _dressers(policies), _preflight(policies)
 
     def topics(self) -> frozenset[str]:
         """Those of Kafka that its routes write to and read from."""
@@ -318,7 +326,7 @@ class Generation:
         site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
-        preflight = next((policy.preflight for policy in policies if isinstance(policy, AnswersPreflights)), None)
+        preflight = _preflight(policies)
         forwards_options = key.method == ANY and preflight is None and self._forwards_method(settings)
         route = Route(
             name,
@@ -328,7 +336,7 @@ class Generation:
             timeout=timeout,
             takes_options=key.method == b"OPTIONS" or forwards_options,
             preflight=preflight,
-            dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, Dresses)],
+            dressers=_dressers(policies),
             asks=_asked(settings),
         )
         return key, route
@@ -451,6 +459,14 @@ class Generation:
         caller = self._caller(call, mode)
         self.chains[site.name] += [plan, *self._links[call, mode]]
         return plan, caller
+
+
+def _dressers(policies: Sequence[Policy]) -> list[Dresser]:
+    return [policy.dress for policy in reversed(policies) if isinstance(policy, Dresses)]
+
+
+def _preflight(policies: Sequence[Policy]) -> Handler | None:
+    return next((policy.preflight for policy in policies if isinstance(policy, AnswersPreflights)), None)
 
 
 def forget_unused(generations: Sequence[Generation]) -> None:

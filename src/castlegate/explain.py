@@ -114,6 +114,7 @@ async def _explain(loaded: Loaded, told: Explanation, fields: Sequence[str], cal
     generation = Generation(Loaded(document, loaded.report), instance="explain", timer=timer, registry=registry)
     await generation.compile()
     unrouted = Route("-", _answer_nothing, 0, registry)
+    generation.dress(unrouted)
     try:
         request = _request(document, told, fields, sketch)
         try:
