@@ -145,7 +145,7 @@ class RedisStore:
         """Serve while Redis answers, and try to reach it while it does not."""
         failures = 0
         while True:
-            client = self._connect()
+            client = client_of(self._settings, self._folder, self._settings.patience)
             try:
                 async with asyncio.timeout(self._settings.patience):
                     # It may answer and yet take nothing: a replica, or one that has no memory left.
@@ -223,25 +223,26 @@ class RedisStore:
         while self._waiting:
             self._waiting.popleft().answer.settle(None)
 
-    def _connect(self) -> Redis:
-        from redis.asyncio import Redis  # an extra: not everybody has it
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
 
-        settings = self._settings
-        assert settings.url is not None, "the document was checked"
-        more: dict[str, Any] = {}
-        if settings.ca is not None:
-            more["ssl_ca_certs"] = str(self._folder / settings.ca)
-        return Redis.from_url(
-            settings.url,
-            username=settings.user,
-            password=settings.password,
-            max_connections=settings.connections + 1,
-            socket_connect_timeout=settings.patience,
-            retry=Retry(NoBackoff(), 0),
-            **more,
-        )
+def client_of(settings: LimitStore, folder: Path, patience: float) -> Redis:
+    """A client as the settings say; `patience`: seconds to connect."""
+    from redis.asyncio import Redis  # an extra: not everybody has it
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    assert settings.url is not None, "the document was checked"
+    more: dict[str, Any] = {}
+    if settings.ca is not None:
+        more["ssl_ca_certs"] = str(folder / settings.ca)
+    return Redis.from_url(
+        settings.url,
+        username=settings.user,
+        password=settings.password,
+        max_connections=settings.connections + 1,
+        socket_connect_timeout=patience,
+        retry=Retry(NoBackoff(), 0),
+        **more,
+    )
 
 
 def _settle(batch: list[_Asked], answers: list[int] | None) -> None:

@@ -7,7 +7,7 @@ Everything here runs in the loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from castlegate.telemetry.metrics import Family, Gauge
@@ -59,6 +59,11 @@ class Places:
     def mailboxes(self) -> Mapping[str, Mailbox]:
         """Where replies come to, by topic."""
         return self._mailboxes
+
+    @property
+    def logs(self) -> Sequence[Log]:
+        """Topics that every worker reads."""
+        return self._logs
 
     @property
     def readiness(self) -> Readiness:
