@@ -80,6 +80,15 @@ _GROUPS: tuple[type[msgspec.Struct], ...] = (
 )
 """What routes and `defaults` can say, by feature."""
 
+_IN_ITS_KEY = "method and path are the key of a route, such as 'GET /orders/{id}'"
+_NOT_IN_A_ROUTE = {
+    "path": _IN_ITS_KEY,
+    "method": _IN_ITS_KEY,
+    "methods": _IN_ITS_KEY,
+    "url": "where a service is reached is said in 'services', and a route names it: 'call: NAME'",
+    "service": "write 'call: NAME', or 'call: NAME.OPERATION'",
+}
+
 _LOGIN = """How credentials are sent to a service, which answers with who it is or refuses.
 
     A client's request is refused with 401 where the service answers with a status from 400 to 499, or with nothing:
@@ -121,7 +130,9 @@ else:
         doc=_LOGIN,
     )
     RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
-    Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
+    Route = join(
+        "Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE, elsewhere=_NOT_IN_A_ROUTE
+    )
 
 
 class OwnIssuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -200,6 +211,12 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """It answers requests on Kafka topics."""
     identity: Identity | Literal["none"] | None = None
     """What it is told of who calls, in place of what all services are told; `none` for nothing."""
+
+    @staticmethod
+    def meant(texts: list[str]) -> str:
+        """Where it is reached alone."""
+        urls = all(text.startswith(("http://", "https://")) for text in texts)
+        return f"write {{http: [{', '.join(texts)}]}}" if urls else ""
 
     def check(self, at: Place) -> None:
         """One protocol."""
