@@ -20,7 +20,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _WRONG: Any = object()  # in place of a value that could not be read; the mistake is in the report
 _TRUE_OR_FALSE = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-_MEANT = {"apikey": "keys", "apikeys": "keys", "api_key": "keys", "api_keys": "keys", "jwd": "jwt"}
+_MEANT = {
+    "apikey": "keys", "apikeys": "keys", "api_key": "keys", "api_keys": "keys", "jwd": "jwt",
+    "sub": "subject", "scope": "scopes",
+}  # fmt: skip
 _REFERENCE = re.compile(r"[a-z]+(\.[^\s{}]+)?")
 
 
