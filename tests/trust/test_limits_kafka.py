@@ -1,6 +1,8 @@
 """Limits that several instances count together over a Kafka topic: how far they overshoot, and when Kafka is lost."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from tests.conftest import Broker
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import Client, Origin
@@ -209,9 +212,37 @@ def test_a_worker_that_is_replaced_and_a_reload_go_on_hearing(broker: Broker, to
     assert in_turns([one, two], 5, 2) == [200] * 10
     one.rewrite(one.path.read_text().replace("workers: 1", "workers: 1\nwatch: false"))
     one.rewrite(one.path.read_text().replace("public: true", "public: true, timeout: 77s"))
-    one.program.send_signal(1)
+    one.program.send_signal(signal.SIGHUP)
     one.program.wait_until(lambda: one.workers()[0]["version"] == 2, "the reload")
     before = heard(one)
     assert statuses(two, 5) == [200] * 5
     one.program.wait_until(lambda: heard(one) == before + 5, "news of the other")
     assert statuses(one, 20).count(200) == 15
+
+
+def test_what_was_told_while_a_worker_stood_still_is_heard_afterwards(broker: Broker, topic: str, start: Start) -> None:
+    one, two = (start(broker, topic, "limit: 30/h") for _ in range(2))
+    worker = one.workers()[0]["pid"]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        told = 'castlegate_limit_told_total{result="ok"}'
+        for number in (5, 10):
+            assert statuses(two, 5) == [200] * 5
+            two.program.wait_until(lambda: two.metrics()[told] == number, "both records")  # noqa: B023
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    one.program.wait_until(lambda: heard(one) == 10, "news of the other")
+    assert statuses(one, 30).count(200) == 20
+
+
+def test_a_topic_that_is_deleted_is_made_anew_and_counting_goes_on(
+    own_broker: Broker, topic: str, start: Start
+) -> None:
+    gateways = [start(own_broker, topic, "limit: 30/h") for _ in range(2)]
+    assert in_turns(gateways, 5, 2) == [200] * 10
+    admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
+    admin.delete_topics([topic])[topic].result(10)
+    before = heard(gateways[0])
+    assert statuses(gateways[1], 5) == [200] * 5
+    gateways[0].program.wait_until(lambda: heard(gateways[0]) == before + 5, "news of the other")
+    assert statuses(gateways[0], 30).count(200) == 15
