@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from castlegate.edge.tls import Certificates
 
-_MOST_SENT_AWAY = 64  # connections over the limit that linger at once
+_FEW_SENT_AWAY, _MOST_SENT_AWAY = 8, 64  # connections over the limit that linger at once: a quarter of the limit
 _LOOK = 0.5  # seconds between two looks at all connections
 
 
@@ -165,7 +165,8 @@ class Listener:
 
     def send_away(self, connection: ClientConnection) -> bool:
         """It is one too many; whether there is room for it to linger until it has read so."""
-        room = not self.draining and len(self._sent_away) < max(1, min(_MOST_SENT_AWAY, self.max_connections // 4))
+        most = max(_FEW_SENT_AWAY, min(_MOST_SENT_AWAY, self.max_connections // 4))
+        room = not self.draining and len(self._sent_away) < most
         if room:
             self._sent_away.add(connection)
         return room
