@@ -39,6 +39,7 @@ _KAFKA_ONLY = ("key", "status", "reply", "gather")
 def check_agreement(document: Document, at: Place) -> None:
     """Report every mistake."""
     _check_ports(document, at)
+    _check_limit_store(document, at)
     for name, service in document.services.items():
         _check_service(document, name, service, at)
     for name, scheme in document.auth.items():
@@ -87,6 +88,21 @@ def _check_ports(document: Document, at: Place) -> None:
         # Whichever of them the file says.
         said = admin if admin.path in at.report.positions or not at.report.positions else at.field("listen", "address")
         said.mistake(f"'listen' and 'admin' are both on port {port} of {admin_host}; give each its own")
+
+
+def _check_limit_store(document: Document, at: Place) -> None:
+    store, place = document.limit_store, at.field("limit_store")
+    if store.store != "kafka":
+        return
+    check_topic(store.topic, place.field("topic"))
+    if document.kafka is None and not at.field("kafka").spoilt:
+        place.field("store").mistake("there is no 'kafka' to count over; say where it is: 'kafka: {bootstrap: ...}'")
+    for name, route in document.routes.items():
+        if route.publish == store.topic:
+            mistake = "over this topic instances tell each other what they admitted ('limit_store')"
+            at.field("routes", name, "publish").mistake(mistake)
+    if document.issuer is not None and document.issuer.state.topic == store.topic:
+        place.field("topic").mistake("this topic holds the refresh tokens of 'issuer'")
 
 
 def _check_state(document: Document, route: Route, place: Place, at: Place) -> None:

@@ -17,7 +17,7 @@ from castlegate.calls.gathering import Gathering, within
 from castlegate.calls.plan import CallPlan
 from castlegate.calls.settings import CallSettings
 from castlegate.config.report import Place, Report
-from castlegate.document import Document, Loaded
+from castlegate.document import Document, Loaded, RouteDefaults
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
@@ -32,8 +32,8 @@ from castlegate.issuer.file import FileFamilies
 from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
-from castlegate.means import Means
-from castlegate.message import Caller, Handler, ReplyMode, stack
+from castlegate.means import Cluster, Means
+from castlegate.message import Caller, Handler, Policy, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
@@ -45,7 +45,7 @@ from castlegate.policies.secure import secure
 from castlegate.policies.validate import validate
 from castlegate.python.reference import is_function
 from castlegate.resources import Resources
-from castlegate.routing.route import Route
+from castlegate.routing.route import Dresser, Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
 from castlegate.schemes.api_keys import KeysScheme
@@ -82,6 +82,9 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
     validate,
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
+
+DRESSING: tuple[Callable[[RouteDefaults], DescribedPolicy | None], ...] = (secure, cors)
+"""Those of them that also dress what no route answers: made of `defaults` alone."""
 
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
     "issuer": IssuedTokens,
@@ -134,7 +137,7 @@ class Generation:
         self.certificates: list[FromFiles] = []
         """What is to be made anew when its files change."""
         tls = self.document.listen.tls
-        self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
+        self.client_certificates = None if tls is None else Certificates(tls, ("listen", "tls"), self._report.folder)
         if self.client_certificates is not None:
             self.certificates.append(self.client_certificates)
         self._budget_size = max(self.document.listen.limits.collected // workers, self._largest_body())
@@ -205,12 +208,19 @@ class Generation:
             self.engine.metrics.watch(self.engine.pending)
             self.engine.use(self.topics())
 
+    def dress(self, unrouted: Route) -> None:
+        """Have what no route answers look as `defaults` say: browsers must be told there as well."""
+        policies = [policy for make in DRESSING if (policy := make(self.document.defaults)) is not None]
+        unrouted.dressers, unrouted.preflight = _dressers(policies), _preflight(policies)
+
     def topics(self) -> frozenset[str]:
         """Those of Kafka that its routes write to and read from."""
         used = {route.publish for route in self.document.routes.values() if route.publish is not None}
         issuer = self.document.issuer
         if issuer is not None and issuer.state.file is None:
             used.add(issuer.state.topic or DEFAULT_TOPIC)
+        if self.document.limit_store.store == "kafka":
+            used.add(self.document.limit_store.topic)
         for upstream in self.upstreams.values():
             if not isinstance(upstream, HttpUpstream):
                 used |= upstream.topics()
@@ -284,8 +294,17 @@ class Generation:
             caller=lambda call: self._caller(call, "last"),
             # Kept by what is carried over, so it must not know of this generation.
             fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
+            cluster=self._cluster(),
             own=None if self._issuer is None else self._issuer.tokens,
         )
+
+    def _cluster(self) -> Cluster | None:
+        engine = self.engine
+        if engine is None:
+            return None
+        from castlegate.upstreams.kafka.log import NEWS
+
+        return Cluster(f"{id(engine)}", lambda topic: engine.log(topic, NEWS), engine.settings.max_record)
 
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
@@ -324,7 +343,7 @@ class Generation:
         site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
-        preflight = next((policy.preflight for policy in policies if isinstance(policy, AnswersPreflights)), None)
+        preflight = _preflight(policies)
         forwards_options = key.method == ANY and preflight is None and self._forwards_method(settings)
         route = Route(
             name,
@@ -334,7 +353,7 @@ class Generation:
             timeout=timeout,
             takes_options=key.method == b"OPTIONS" or forwards_options,
             preflight=preflight,
-            dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, Dresses)],
+            dressers=_dressers(policies),
             asks=_asked(settings),
         )
         return key, route
@@ -354,7 +373,10 @@ class Generation:
             if state.file is not None:
                 return FileFamilies(self._report.folder / state.file, bounds, room)
             assert engine is not None, "the document was checked"
-            return TopicFamilies(engine.log(state.topic or DEFAULT_TOPIC), self._timer, bounds, room)
+            from castlegate.upstreams.kafka.log import TABLE
+
+            log = engine.log(state.topic or DEFAULT_TOPIC, TABLE)
+            return TopicFamilies(log, self._timer, bounds, room)
 
         # A topic is read through an engine and ends with it.
         whose = "issuer" if state.file is not None else f"issuer of {id(engine)}"
@@ -465,6 +487,14 @@ class Generation:
             return self._functions.caller(settings.call, params, at.field("call"))
         mode = (settings.reply or "last") if settings.gather is None else settings.gather.gathering()
         return self._caller(settings.call, mode), self._links[settings.call, mode]
+
+
+def _dressers(policies: Sequence[Policy]) -> list[Dresser]:
+    return [policy.dress for policy in reversed(policies) if isinstance(policy, Dresses)]
+
+
+def _preflight(policies: Sequence[Policy]) -> Handler | None:
+    return next((policy.preflight for policy in policies if isinstance(policy, AnswersPreflights)), None)
 
 
 def forget_unused(generations: Sequence[Generation]) -> None:

@@ -28,6 +28,7 @@ from castlegate.config.source import LARGEST_FILE, compose, resolve
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
+from castlegate.edge.tls import EdgeTls
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
 from castlegate.functions import check_functions
 from castlegate.guards.identity import Identity
@@ -81,6 +82,15 @@ _GROUPS: tuple[type[msgspec.Struct], ...] = (
 )
 """What routes and `defaults` can say, by feature."""
 
+_IN_ITS_KEY = "method and path are the key of a route, such as 'GET /orders/{id}'"
+_NOT_IN_A_ROUTE = {
+    "path": _IN_ITS_KEY,
+    "method": _IN_ITS_KEY,
+    "methods": _IN_ITS_KEY,
+    "url": "where a service is reached is said in 'services', and a route names it: 'call: NAME'",
+    "service": "write 'call: NAME', or 'call: NAME.OPERATION'",
+}
+
 _LOGIN = """How credentials are sent to a service, which answers with who it is or refuses.
 
     A client's request is refused with 401 where the service answers with a status from 400 to 499, or with nothing:
@@ -122,7 +132,9 @@ else:
         doc=_LOGIN,
     )
     RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
-    Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
+    Route = join(
+        "Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE, elsewhere=_NOT_IN_A_ROUTE
+    )
 
 
 class OwnIssuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -202,6 +214,12 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     identity: Identity | Literal["none"] | None = None
     """What it is told of who calls, in place of what all services are told; `none` for nothing."""
 
+    @staticmethod
+    def meant(texts: list[str]) -> str:
+        """Where it is reached alone."""
+        urls = all(text.startswith(("http://", "https://")) for text in texts)
+        return f"write {{http: [{', '.join(texts)}]}}" if urls else ""
+
     def check(self, at: Place) -> None:
         """One protocol."""
         if self.http is not None and self.kafka is not None:
@@ -211,7 +229,7 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers` and `/reload`.
+    """Where operators look: `/health`, `/ready`, `/metrics`, and for who proves to be one `/workers` and `/reload`.
 
     A plain `host:port` stands for `address` alone.
     """
@@ -221,8 +239,11 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     address: str = "127.0.0.1:9901"
     """`host:port`. Not to be reached by clients: probes and metrics ask nobody who they are."""
     token: str | None = None
-    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it these are
-    served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`, `${file:/run/secrets/admin}`."""
+    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it, and without
+    `tls.clients`, these are served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`,
+    `${file:/run/secrets/admin}`."""
+    tls: EdgeTls | None = None
+    """Speak TLS, and nothing else, on this address. A certificate that `clients` has verified stands for the token."""
 
     def check(self, at: Place) -> None:
         """The address and the token."""
@@ -235,8 +256,9 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
     @property
     def guarded(self) -> bool:
-        """Whether the token is asked for, rather than nothing: off loopback there is no other way."""
-        return self.token is not None or not is_loopback(parse_address(self.address)[0])
+        """Whether a token or a certificate is asked for, rather than nothing: off loopback there is no other way."""
+        certified = self.tls is not None and self.tls.clients is not None
+        return certified or self.token is not None or not is_loopback(parse_address(self.address)[0])
 
 
 class Drain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from castlegate.fetching import MakeFetcher
 from castlegate.message import Caller
 from castlegate.resources import Resources
 from castlegate.stores.counts import Counts
+from castlegate.stores.kafka_store import Log
 from castlegate.stores.settings import LimitStore
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer
@@ -38,6 +39,17 @@ class OwnTokens(NamedTuple):
     """Seconds that the clocks of instances may differ."""
 
 
+class Cluster(NamedTuple):
+    """The Kafka cluster, for what the gateway itself tells there. What is kept of it ends with it."""
+
+    name: str
+    """Not that of another one."""
+    news: Callable[[str], Log]
+    """A reader and writer of a topic that all workers hear."""
+    max_record: int
+    """Bytes."""
+
+
 class Means(NamedTuple):
     """Of one generation."""
 
@@ -58,5 +70,7 @@ class Means(NamedTuple):
     """Of `service` or `service.operation`, inside the service's guards."""
     fetcher: MakeFetcher
     """For what is asked on the gateway's own behalf; to be kept among the resources."""
+    cluster: Cluster | None = None
+    """Where there is one."""
     own: OwnTokens | None = None
     """Where there is an issuer."""

@@ -91,10 +91,16 @@ def resolve(text: str) -> str | int | float | bool | None:
 
 
 def compose(
-    content: bytes, file: str, environment: Environment, report: Report, *, first_line: int = 1
+    content: bytes,
+    file: str,
+    environment: Environment,
+    report: Report,
+    *,
+    first_line: int = 1,
+    holds: str = "settings such as 'listen', 'services' and 'routes'",
 ) -> Mapping | None:
     """The document's tree; what is wrong is in the report, and None where nothing could be made of it. `first_line`:
-    where in the file the content begins.
+    where in the file the content begins; `holds`: what is expected in it.
     """
     start = Position(file, first_line, 1)
     if len(content) > LARGEST_FILE:
@@ -126,9 +132,9 @@ def compose(
     if isinstance(root, Mapping):
         return root
     if root is None or (isinstance(root, Scalar) and root.value is None):
-        report.add(start, (), "the file is empty; it needs at least 'routes'")
+        report.add(start, (), f"the file is empty; expected a mapping of {holds}")
     else:
-        report.add(root.position, (), "expected a mapping of settings such as 'listen', 'services' and 'routes'")
+        report.add(root.position, (), f"expected a mapping of {holds}")
     return None
 
 

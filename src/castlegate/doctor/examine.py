@@ -16,16 +16,18 @@ from confluent_kafka import KafkaException
 
 from castlegate.build import Generation
 from castlegate.config.addresses import parse_address
-from castlegate.doctor import brokers, machine, services
+from castlegate.doctor import brokers, kept, machine, redis, services
 from castlegate.doctor.findings import Finding, Unreachable, connect, in_thread
 from castlegate.doctor.roundtrip import round_trip
-from castlegate.doctor.topics import Need, Seen, limits, look, may_create
+from castlegate.doctor.topics import Need, Seen, cleaned, limits, look, may_create
 from castlegate.document import Document, load
+from castlegate.stores.settings import LimitStore
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka
+from castlegate.upstreams.kafka.topics import inbox_topic
 from castlegate.upstreams.python.upstream import FunctionCaller
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
@@ -54,7 +56,10 @@ async def _examine(path: Path, within: float, tell: Callable[[Finding], None]) -
     generation = Generation(loaded, instance="doctor", timer=timer, registry=registry)
     await generation.compile()
     document = generation.document
-    groups: list[Coroutine[Any, Any, list[Finding]]] = [_machine(document, within, tell)]
+    folder = loaded.report.folder
+    groups: list[Coroutine[Any, Any, list[Finding]]] = [_machine(document, folder, within, tell)]
+    if document.limit_store.store == "redis":
+        groups.append(_redis(document.limit_store, folder, within, tell))
     for name, service in document.services.items():
         if service.http is not None:
             upstream = generation.upstreams[name]
@@ -66,12 +71,19 @@ async def _examine(path: Path, within: float, tell: Callable[[Finding], None]) -
     return Diagnosis(all(finding.verdict != "wrong" for finding in findings), findings)
 
 
-async def _machine(document: Document, within: float, tell: Callable[[Finding], None]) -> list[Finding]:
+async def _machine(document: Document, folder: Path, within: float, tell: Callable[[Finding], None]) -> list[Finding]:
     found = [machine.versions(), machine.descriptors(document), machine.access_log(document)]
+    found += kept.files(document, folder)
     found += await machine.ports(document, within)
     for finding in found:
         tell(finding)
     return found
+
+
+async def _redis(store: LimitStore, folder: Path, within: float, tell: Callable[[Finding], None]) -> list[Finding]:
+    finding = await redis.examine(store, folder, within)
+    tell(finding)
+    return [finding]
 
 
 async def _instance(
@@ -112,7 +124,7 @@ class _Kafka:
         if not cluster.usable:
             return self._skip("kafka topics and the round trip", "brokers cannot be reached where they say they are")
         seen = await self._topics(cluster)
-        inboxes = [each for each in seen if each.need.owned is not None and each.partitions]
+        inboxes = [each for each in seen if each.need.owned is not None and not each.need.written and each.partitions]
         trips = [self._round_trip(cluster, each) for each in inboxes]
         for told in await asyncio.gather(*trips):
             self._tell(*told)
@@ -133,6 +145,7 @@ class _Kafka:
             missing = [each for each in seen if each.finding.verdict == "note"]
             allowed = await in_thread(lambda: may_create(cluster.admin, within), within * 2) if missing else True
             small = await in_thread(lambda: limits(cluster.admin, self._settings, seen, within), within * 2)
+            small += await in_thread(lambda: cleaned(cluster.admin, seen, within), within * 2)
         except (KafkaException, TimeoutError) as failure:
             says = failure.args[0].str() if isinstance(failure, KafkaException) else "no answer in time"
             self._tell(Finding("kafka topics", "wrong", f"they cannot be described: {says}", "see the broker's log"))
@@ -185,8 +198,10 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
             topics = [f"{settings.inbox}.{number}" for number in range(settings.topics.single)]
         for topic in topics:
             correlation = box.correlation
-            needs.append(Need(topic, (), False, owned=box.owned, only_one=alone, correlation=correlation))
-    return needs
+            owned = None if box.owned is None else inbox_topic(settings, box.owned)
+            needs.append(Need(topic, (), False, owned=owned, only_one=alone, correlation=correlation))
+    own = engine.places.logs
+    return needs + [Need(each.topic, (), written=True, read_back=True, owned=each.kind.owned) for each in own]
 
 
 def _functions(generation: Generation) -> Iterator[tuple[str, str]]:

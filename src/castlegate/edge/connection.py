@@ -70,8 +70,11 @@ class ClientConnection(asyncio.Protocol):
             listener.refused("connections")
             self.transport.write(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
                                  b"connection: close\r\n\r\n")  # fmt: skip
-            self.transport.close()
             self.receiver.deaf = self.closing = True
+            if listener.send_away(self):
+                self._linger()
+            else:
+                self.transport.close()
             return
         listener.connections.add(self)
         listener.accepted.value += 1
@@ -206,12 +209,16 @@ class ClientConnection(asyncio.Protocol):
         self.write_held()
         if self.receiver.interrupted and not self.transport.is_closing():
             self.receiver.deaf = True
-            self.transport.write_eof()
-            self.transport.resume_reading()
-            self._lingering = True
-            self.expires = self.now() + _LINGER
+            self._linger()
         else:
             self.receiver.deaf = True
             self._buffered = untaken(self.transport)
             self.transport.close()
             self.expires = self.now() + self._timeouts.write
+
+    def _linger(self) -> None:
+        """Read and throw away what the client still sends, for a while."""
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        self._lingering = True
+        self.expires = self.now() + _LINGER

@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
 
-from castlegate.config.report import Place
+from castlegate.config.environment import Environment
+from castlegate.config.reading import read
+from castlegate.config.report import ConfigError, Place, Report
+from castlegate.config.source import compose
 from castlegate.config.units import ExpressionText, Seconds
 from castlegate.expressions.program import Condition, Undecided, compile_condition
 from castlegate.expressions.syntax import Unreadable
@@ -23,6 +27,8 @@ from castlegate.message import Request
 from castlegate.policies.facts import RequestFacts
 from castlegate.principal import Principal
 from castlegate.telemetry.trace import Trace
+
+_CALLER = "'subject', 'scheme', 'scopes' and 'claims'"
 
 
 class WrittenPrincipal(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +47,22 @@ class WrittenPrincipal(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown
         """As a scheme makes it."""
         scopes = frozenset(self.scopes)
         return Principal(subject=self.subject, scheme=self.scheme, scopes=scopes, claims=self.claims)
+
+
+def read_caller(path: Path) -> Principal:
+    """From a file of JSON, or of YAML, of which that is a part. Raises `ConfigError`."""
+    report = Report(path.parent)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        report.add(None, (), f"{path}: cannot be read: {error.strerror}")
+        raise ConfigError(report) from error
+    # JSON may be indented with tabs, YAML may not; in texts they are written as \\t.
+    root = compose(content.replace(b"\t", b" "), str(path), Environment({}, path.parent), report, holds=_CALLER)
+    found = None if root is None else read(root, WrittenPrincipal, report.place())
+    report.raise_if_any()
+    assert found is not None, "what could not be read has mistakes"
+    return found.principal()
 
 
 class Example(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

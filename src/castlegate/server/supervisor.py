@@ -24,12 +24,7 @@ import uvloop
 from castlegate.build import Readiness
 from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded, load
-from castlegate.edge.listener import Listener
-from castlegate.edge.settings import Listen
-from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Request, Response
-from castlegate.routing.route import Route
-from castlegate.server.admin import Admin
+from castlegate.server.admin import AdminPort
 from castlegate.server.broker import embedded_broker
 from castlegate.server.control import Discard, Drain, Prepare, Refused, Switch
 from castlegate.server.counting import Counting
@@ -124,8 +119,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
-        listener = self._admin_listener()
-        await listener.start(admin)
+        port = AdminPort(self, self._document.admin, self._config.parent)
+        await port.start(admin)
         stopped = asyncio.create_task(self._stop.wait())
         starting = asyncio.ensure_future(
             asyncio.gather(*[self._start(place, self._version, self._document) for place in self._places])
@@ -149,7 +144,7 @@ class Supervisor:
         stopped.cancel()
         await self._drain(starting, keepers)
         self._counting.close()
-        await listener.drain(0.1)
+        await port.stop()
         return status
 
     # Workers.
@@ -370,21 +365,15 @@ class Supervisor:
             for place, worker in zip(self._places, self._workers, strict=True)
         ]  # fmt: skip
 
-    def _admin_listener(self) -> Listener:
-        settings = self._document.admin
-        token = (settings.token or "") if settings.guarded else None
-        listen_settings = Listen(address=settings.address)
-        router, registry = Admin(self, token).router(), Registry()
-        return Listener(listen_settings, router, Route("-", _not_found, 0, registry), None, registry)
-
     def _announce(self, admin: socket.socket) -> None:
-        scheme = "http" if self._document.listen.tls is None else "https"
+        said = self._document.listen.tls, self._document.admin.tls
+        scheme, admins = ["http" if each is None else "https" for each in said]
         count = len(self._places)
         workers = "" if count == 1 else f" and {count} workers"
         sys.stderr.write(
             f"castlegate listens on {scheme}://{place_of(self._places[0].listening)} with "
             f"{len(self._document.routes)} routes{workers}; "
-            f"health, readiness and metrics are on http://{place_of(admin)}\n"
+            f"health, readiness and metrics are on {admins}://{place_of(admin)}\n"
         )
         sys.stderr.flush()
         notify("READY=1")
@@ -399,10 +388,6 @@ def _failure(starting: asyncio.Future[Any]) -> str:
     if error is not None and not isinstance(error, (_Refusal, OSError)):
         raise error
     return "" if error is None else str(error)
-
-
-async def _not_found(_request: Request) -> Response:
-    raise RequestRefused(Kinds.NOT_FOUND)
 
 
 def _stamp(config: Path) -> tuple[int, int, int] | None:

@@ -178,6 +178,7 @@ class Worker:
         before, self._generation = self._generation, generation
         self._alive.append(generation)
         generation.watch()
+        generation.dress(self._unrouted)
         document = generation.document
         former, self._log = self._log, log
         if log is not None and former is not None and log.writer is former.writer:

@@ -128,12 +128,13 @@ class HttpUpstream:
         waiter: Waiter[Reply] | None = None
         uploads: Uploads | None = None  # where a place is held that is not the connection's yet
         try:
-            if not (isinstance(call.body, bytes) or call.body.complete):
-                await pool.uploads.enter(until)
+            body = None if isinstance(call.body, bytes) or call.body.complete else call.body
+            if body is not None:
+                await pool.uploads.enter(body, until)
                 uploads = pool.uploads
             connection = None if call.fresh else pool.take_idle(now)
             if connection is None:
-                connection = await pool.wait_for_one(until, fresh=call.fresh)
+                connection = await pool.wait_for_one(until, body, fresh=call.fresh)
             place, uploads = uploads, None
             waiter = connection.send(call, self._head(pool, call), until, place)
             reply = await waiter
