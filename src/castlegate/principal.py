@@ -22,3 +22,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Names what it was proven with (the id of a token, of a key, a certificate's fingerprint); never a secret."""
     expires: float = math.inf
     """Unix time from which on it is not believed: the end of the credential, later by how much clocks may differ."""
+
+
+def scopes_of(said: Any) -> list[str]:
+    """Words in a text (RFC 8693 §4.2), or a list of them. Raises `ValueError` for what is neither."""
+    scopes = said.split(" ") if isinstance(said, str) else said
+    if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):
+        raise ValueError("neither text nor a list of texts")
+    return [each for each in scopes if each]

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from castlegate.errors import Kind, Kinds
-from castlegate.principal import Principal
+from castlegate.principal import Principal, scopes_of
 from castlegate.schemes.scheme import Unauthenticated
 from castlegate.schemes.strict import decode_base64url, decode_object
 from castlegate.schemes.token_keys import ASYMMETRIC, LONGEST_KID, SYMMETRIC, Signed
@@ -193,10 +193,10 @@ def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]
         found = _claim(claims, name)
         if found is None:
             continue
-        scopes = found.split(" ") if isinstance(found, str) else found
-        if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):
-            raise TokenRefused("claims", "The scopes of the token are none.")
-        return frozenset(scopes) - {""}
+        try:
+            return frozenset(scopes_of(found))
+        except ValueError as error:
+            raise TokenRefused("claims", "The scopes of the token are none.") from error
     return frozenset()
 
 
