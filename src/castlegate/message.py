@@ -165,6 +165,23 @@ class Reply:
         if not isinstance(self.body, bytes):
             self.body.close()
 
+    async def content(self, most: int, deadline: float, now: Callable[[], float]) -> bytes | None:
+        """All of its body; None if that is more than so many bytes. Raises `TimeoutError` at the first piece that comes
+        after the deadline; how long each may take is bounded by whose body it is.
+        """
+        body = self.body
+        if isinstance(body, bytes):
+            return body if len(body) <= most else None
+        content = b""
+        try:
+            while len(content) <= most and (piece := await body.read()):
+                content += piece
+                if now() > deadline:
+                    raise TimeoutError
+        finally:
+            body.close()
+        return content if len(content) <= most else None
+
 
 Handler = Callable[[Request], Awaitable[Response]]
 Caller = Callable[[Call], Awaitable[Reply]]

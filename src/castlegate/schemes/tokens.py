@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from castlegate.errors import Kind, Kinds
-from castlegate.principal import Principal
+from castlegate.principal import Principal, scopes_of
 from castlegate.schemes.scheme import Unauthenticated
 from castlegate.schemes.strict import decode_base64url, decode_object
 from castlegate.schemes.token_keys import ASYMMETRIC, LONGEST_KID, SYMMETRIC, Signed
@@ -27,7 +27,6 @@ _ALGORITHMS = frozenset((*ASYMMETRIC, *SYMMETRIC))
 _BRING_A_KEY = ("jwk", "x5u", "x5c")
 _UNDERSTOOD_BY_NOBODY = ("crit", "b64")
 _LATEST = 2**53  # seconds; beyond, numbers are not exact (and infinity is one that JSON can write)
-_NOTHING = frozenset(("",))  # two spaces in a row
 _HEADERS = 256  # that are remembered: all tokens of a key have the same
 
 
@@ -195,11 +194,10 @@ def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]
         found = _claim(claims, name)
         if found is None:
             continue
-        if isinstance(found, str):
-            return frozenset(found.split(" ")) - _NOTHING
-        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-            raise TokenRefused("claims", "The scopes of the token are none.")
-        return frozenset(found) - _NOTHING
+        try:
+            return frozenset(scopes_of(found))
+        except ValueError as error:
+            raise TokenRefused("claims", "The scopes of the token are none.") from error
     return frozenset()
 
 
