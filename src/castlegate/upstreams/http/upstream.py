@@ -1,15 +1,20 @@
-"""A service that speaks HTTP: chooses an instance, sends the call, gives the reply."""
+"""A service that speaks HTTP: chooses an instance, sends the call, gives the reply.
+
+Instances may come and go while calls run (`add`, `remove`); who may be chosen is said to `instances`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from castlegate.config.addresses import parse_origin
+from castlegate.config.addresses import Origin, parse_origin
 from castlegate.errors import CallFailed
 from castlegate.message import Call, Caller, Reply
 from castlegate.rules.balancing import Balancer, RoundRobin
+from castlegate.rules.instances import Instance, Instances
 from castlegate.sketch import Described, Description, Sketch
 from castlegate.telemetry.metrics import Family, Gauge, Registry
 from castlegate.upstreams.http.connection import ServerConnection
@@ -22,6 +27,15 @@ from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
 _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
+
+
+class HttpInstance(Instance):
+    """One instance, with the connections to it."""
+
+    __slots__ = ("pool", "url", "version")
+    pool: Pool
+    url: str  # as people read it
+    version: bytes  # what stands behind the target in the head of every call
 
 
 class HttpUpstream:
@@ -49,36 +63,60 @@ class HttpUpstream:
         self._seconds = registry.histogram(
             "castlegate_upstream_duration_seconds", "From sending a call to the head of its answer.", "service"
         ).child(name)
-        reader = AnswerReader(settings.pool.headers)
+        self._reader = AnswerReader(settings.pool.headers)
+        self._settings = settings
+        self._timer = timer
+        self._host = None if settings.host is None else settings.host.encode()
         origins = [parse_origin(each) for each in settings.instances]
         self.certificates = certificates
         if certificates is None and any(origin.tls for origin in origins):
             path = "services", name, "http", "tls"
             self.certificates = ServiceCertificates(settings.tls, f"service {name}", path, folder)
-        self._pools = [
-            Pool(origin.host, origin.port, settings.pool, reader, timer, self.certificates if origin.tls else None)
-            for origin in origins
-        ]
-        self._urls = [  # of the instances, as people read them
-            f"{'https' if origin.tls else 'http'}://{pool.authority.decode()}"
-            for origin, pool in zip(origins, self._pools, strict=True)
-        ]
-        self._balancer: Balancer[Pool] = RoundRobin(self._pools)
-        self._host = host = None if settings.host is None else settings.host.encode()
-        # What stands behind the target in the head of every call.
-        self._version = {pool: b" HTTP/1.1\r\nhost: %b\r\n" % (host or pool.authority) for pool in self._pools}
+        self.instances = Instances([self._make(origin) for origin in origins])
+        """Who may be chosen."""
+        self._balancer: Balancer[HttpInstance] = RoundRobin(self.instances)
+        self._choose: Callable[[Call, float], HttpInstance]
+        self.instances.watch(self._bind_choice)
+        self._bind_choice()
 
-    @property
-    def instances(self) -> int:
-        """How many there are."""
-        return len(self._pools)
+    def add(self, url: str, weight: int = 1, priority: int = 0) -> HttpInstance:
+        """One more instance, `http://host:port`; calls go there from now on. Raises `ValueError` for another URL."""
+        instance = self._make(parse_origin(url), weight, priority)
+        self.instances.add(instance, self._now())
+        return instance
+
+    def remove(self, instance: HttpInstance) -> None:
+        """It gets nothing new; calls that are there go on, and its connections close behind them."""
+        self.instances.remove(instance)
+        instance.pool.close()
+
+    def _make(self, origin: Origin, weight: int = 1, priority: int = 0) -> HttpInstance:
+        if origin.tls and self.certificates is None:
+            raise ValueError("expected http://, as all instances of this service have it")
+        certificates = self.certificates if origin.tls else None
+        instance = HttpInstance(origin.authority, weight, priority)
+        instance.pool = Pool(
+            instance, origin.host, origin.port, self._settings.pool, self._reader, self._timer, certificates
+        )
+        instance.url = str(origin)
+        instance.version = b" HTTP/1.1\r\nhost: %b\r\n" % (self._host or origin.authority.encode())
+        return instance
+
+    def _bind_choice(self) -> None:
+        """One instance is not chosen."""
+        members = self.instances.members
+        if len(members) == 1 and members[0].available:
+            only = members[0]
+            self._choose = lambda _call, _now: only
+        else:
+            self._choose = self._balancer.choose
 
     def watch(self, registry: Registry) -> None:
         """Have the gauges of its service tell of this one."""
         connections, waiting = _gauges(registry)
-        connections.watch(lambda: sum(pool.idle for pool in self._pools), self._name, "idle")
-        connections.watch(lambda: sum(pool.open - pool.idle for pool in self._pools), self._name, "busy")
-        waiting.watch(lambda: sum(pool.waiting for pool in self._pools), self._name)
+        connections.watch(lambda: sum(pool.idle for pool in self._pools()), self._name, "idle")
+        connections.watch(lambda: sum(pool.open - pool.idle for pool in self._pools()), self._name, "busy")
+        waiting.watch(lambda: sum(pool.waiting for pool in self._pools()), self._name)
 
     def unwatch(self, registry: Registry) -> None:
         """There is no such service any more."""
@@ -89,8 +127,11 @@ class HttpUpstream:
 
     def close(self) -> None:
         """Close the idle connections."""
-        for pool in self._pools:
+        for pool in self._pools():
             pool.close()
+
+    def _pools(self) -> Iterator[Pool]:
+        return (each.pool for each in self.instances.members)
 
     def bind(self, operation: str) -> Caller:
         """The caller; HTTP services have no operations, method and target come with the call."""
@@ -105,13 +146,13 @@ class HttpUpstream:
     def describe(self, sketch: Sketch) -> Description:
         """The heads of the request to each instance."""
         call: Call = sketch.sent
-        pools = self._pools
-        lines = sketch.show(self._head(pools[0], call)).split("\r\n")[1:-2]
+        instances = self.instances.members
+        lines = sketch.show(self._head(instances[0], call)).split("\r\n")[1:-2]
         fields = [line for line in lines if not line.startswith(("host:", "content-length:"))]
-        host = self._host or ("that of the instance" if len(pools) > 1 else pools[0].authority)
+        host = self._host or ("that of the instance" if len(instances) > 1 else instances[0].name)
         method, target = call.method.decode(), sketch.show(call.target)
         says: dict[str, Any] = {
-            "sends": [f"{method} {url}{target}" for url in self._urls],
+            "sends": [f"{method} {each.url}{target}" for each in instances],
             "fields": [f"host: {sketch.show(host)}", *fields],
         }
         if call.body:
@@ -121,8 +162,10 @@ class HttpUpstream:
 
     async def _call(self, call: Call) -> Reply:
         """Ask one instance. Raises `CallFailed`, having noted the instance among those that were tried."""
-        pool = self._balancer.choose(call)
         now = self._now()
+        instance = call.instance = self._choose(call, now)
+        pool = instance.pool
+        instance.in_flight += 1
         until = call.until(now)
         connection: ServerConnection | None = None
         waiter: Waiter[Reply] | None = None
@@ -135,10 +178,10 @@ class HttpUpstream:
             if connection is None:
                 connection = await pool.wait_for_one(until, fresh=call.fresh)
             place, uploads = uploads, None
-            waiter = connection.send(call, self._head(pool, call), until, place)
+            waiter = connection.send(call, self._head(instance, call), until, place)
             reply = await waiter
         except CallFailed as failed:
-            call.tried.append(pool)
+            call.tried.append(instance)
             self._results.child(self._name, failed.kind.name).value += 1
             raise
         except asyncio.CancelledError:
@@ -149,13 +192,15 @@ class HttpUpstream:
                     waiter.result().close()  # it came in the same moment
             raise
         finally:
+            if waiter is None:
+                instance.in_flight -= 1  # else the connection does that
             if uploads is not None:
                 uploads.leave()
         self._answered.value += 1
         self._seconds.observe(self._now() - now)
         return reply
 
-    def _head(self, pool: Pool, call: Call) -> bytes:
+    def _head(self, instance: HttpInstance, call: Call) -> bytes:
         request, body = call.request, call.body
         if isinstance(body, bytes):
             framing = b"content-length: %d\r\n" % len(body) if body or call.method not in _BODILESS else b""
@@ -167,7 +212,7 @@ class HttpUpstream:
         if trace.state is not None:
             framing += b"tracestate: %b\r\n" % trace.state
         return b"%b %b%b%b%b\r\nx-request-id: %b\r\ntraceparent: %b\r\n%b\r\n" % (
-            call.method, call.target, self._version[pool], call.headers.wire, request.forwarded, request.id,
+            call.method, call.target, instance.version, call.headers.wire, request.forwarded, request.id,
             trace.traceparent, framing,
         )  # fmt: skip
 
