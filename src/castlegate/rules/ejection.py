@@ -9,7 +9,7 @@ upstream passes `now`, tells what became of calls, and asks for what is due.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -19,7 +19,8 @@ from castlegate.config.units import Count, Seconds, write_seconds
 
 K = TypeVar("K")
 
-FractionOf = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
+FractionOrZero = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class SuccessRate(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +50,7 @@ class Ejection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """How long it is out the first time; twice as long the second time, and so on."""
     longest: Seconds = 300.0
     """At most so long."""
-    share: FractionOf = 0.5
+    share: Fraction = 0.5
     """At most this share of the instances is out at once because of failures; one always may be, and one is always
     left."""
 
@@ -62,7 +63,7 @@ class Ejection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 class Record:
     """What is known of one instance. `answered` and `failed` are of this interval."""
 
-    __slots__ = ("answered", "connects", "errors", "failed", "steady", "times", "until", "why")
+    __slots__ = ("answered", "connects", "errors", "failed", "since", "steady", "times", "unreached", "until", "why")
 
     def __init__(self) -> None:
         self.errors = 0  # in a row
@@ -71,13 +72,10 @@ class Record:
         self.failed = 0
         self.times = 0  # ejections that count for how long the next one is
         self.until = 0.0  # when its time out is over; 0: it is in
+        self.since = 0.0  # when that began
+        self.unreached = False  # it is out because it could not be reached
         self.steady = False  # it has been in since the interval began
         self.why = ""
-
-    def succeed(self) -> None:
-        """It has answered a call well."""
-        self.errors = self.connects = 0
-        self.answered += 1
 
 
 class Ejected(NamedTuple):
@@ -95,17 +93,24 @@ class Outliers(Generic[K]):
         # Changed by `add` and `remove`; the records by `fail`, `sweep` and `release`.
         self._records: dict[K, Record] = {}
 
-    def add(self, instance: K) -> Record:
+    def add(self, instance: K) -> None:
         """One more; it is in."""
-        return self._records.setdefault(instance, Record())
+        self._records[instance] = Record()
 
     def remove(self, instance: K) -> None:
         """It is no longer one of them."""
         self._records.pop(instance, None)
 
-    def fail(self, instance: K, now: float, usable: int, *, connect: bool) -> Ejected | None:
+    def succeed(self, instance: K) -> None:
+        """It has answered a call well."""
+        record = self._records.get(instance)
+        if record is not None:
+            record.errors = record.connects = 0
+            record.answered += 1
+
+    def fail(self, instance: K, now: float, usable: Callable[[], int], *, connect: bool) -> Ejected | None:
         """A call failed on it, `connect`: because it could not be reached. What is said if it is out because of that.
-        `usable`: how many instances could be asked now, this one among them.
+        `usable` says how many instances could be asked now, this one among them.
         """
         record, settings = self._records.get(instance), self._settings
         if record is None:
@@ -114,13 +119,28 @@ class Outliers(Generic[K]):
         record.failed += 1
         record.connects = record.connects + 1 if connect else 0
         if record.connects >= settings.connects:
+            record.unreached = True
             return self._eject(record, now, usable, f"not reached {record.connects} times in a row")
         if record.errors >= settings.errors:
+            record.unreached = record.connects == record.errors
             return self._eject(record, now, usable, f"{record.errors} failures in a row")
         return None
 
-    def sweep(self, now: float, usable: int) -> Iterator[tuple[K, Ejected]]:
-        """An interval is over: those that are out from now on because others do better."""
+    @property
+    def quiet(self) -> bool:
+        """Whether an interval may pass without a sweep: nobody has failed in it, nobody has a time to make shorter."""
+        return not any(record.failed or record.times for record in self._records.values())
+
+    def begin(self) -> None:
+        """The interval begins now, after quiet ones: what was counted in those is of no use."""
+        for record in self._records.values():
+            record.answered = record.failed = 0
+            record.steady = not record.until
+
+    def sweep(self, now: float, usable: Callable[[], int]) -> Iterator[tuple[K, Ejected]]:
+        """An interval is over: those that are out from now on because others do better. Each is to be out, and `usable`
+        to know it, before the next is asked for.
+        """
         rates = {
             instance: record.answered / (record.answered + record.failed)
             for instance, record in self._records.items()
@@ -143,7 +163,6 @@ class Outliers(Generic[K]):
             why = f"{rate:.0%} of its calls succeeded, {mean:.0%} of all"
             ejected = self._eject(self._records[instance], now, usable, why)
             if ejected is not None:
-                usable -= 1
                 yield instance, ejected
 
     def release(self, instance: K) -> bool:
@@ -153,8 +172,13 @@ class Outliers(Generic[K]):
             return False
         record.until, record.why = 0.0, ""
         record.errors = record.connects = 0
-        record.steady = False
+        record.steady = record.unreached = False
         return True
+
+    def reached(self, instance: K, at: float) -> bool:
+        """It could be reached at that time: it is in again if it is out for no more than that it could not, before."""
+        record = self._records.get(instance)
+        return record is not None and record.unreached and record.since < at and self.release(instance)
 
     def due(self, now: float) -> list[K]:
         """Those whose time is over, taken in again."""
@@ -170,16 +194,16 @@ class Outliers(Generic[K]):
         """Those that are out."""
         return {name: Ejected(record.until, record.why) for name, record in self._records.items() if record.until}
 
-    def _eject(self, record: Record, now: float, usable: int, why: str) -> Ejected | None:
+    def _eject(self, record: Record, now: float, usable: Callable[[], int], why: str) -> Ejected | None:
         """Take it out, if there is room: else it is judged again at its next failure."""
-        if record.until or usable <= 1:
+        if record.until:
             return None
         out = sum(each.until > 0 for each in self._records.values())
-        if out + 1 > max(1, int(len(self._records) * self._settings.share)):
+        if out + 1 > max(1, int(len(self._records) * self._settings.share)) or usable() <= 1:
             return None
         if record.times * self._settings.time < self._settings.longest:
             record.times += 1
         record.until = now + min(self._settings.time * record.times, self._settings.longest)
-        record.why = why
+        record.since, record.why = now, why
         record.steady = False
         return Ejected(record.until, why)

@@ -1,6 +1,6 @@
 """What checks say of an instance: how many results in a row turn it. Reads no clock, knows no socket.
 
-    unknown ──the first result──▶ well or ill      well ──so many failures in a row──▶ ill ──so many passes──▶ well
+unknown ──the first result──▶ well or ill      well ──so many failures in a row──▶ ill ──so many passes──▶ well
 """
 
 from __future__ import annotations

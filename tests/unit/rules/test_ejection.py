@@ -1,6 +1,7 @@
 """Who is taken out, against a model that remembers every call; the clock is the test's."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -20,9 +21,12 @@ def of(*names: str, **said: object) -> Outliers[str]:
 def fail(outliers: Outliers[str], name: str, times: int, now: float = 0.0, *, connect: bool = False) -> Ejected | None:
     found = None
     for _ in range(times):
-        usable = len(outliers._records) - len(outliers.ejected())
-        found = outliers.fail(name, now, usable, connect=connect)
+        found = outliers.fail(name, now, usable(outliers), connect=connect)
     return found
+
+
+def usable(outliers: Outliers[str]) -> Callable[[], int]:
+    return lambda: len(outliers._records) - len(outliers.ejected())
 
 
 def test_the_fifth_failure_in_a_row_takes_it_out_for_30_s() -> None:
@@ -34,7 +38,7 @@ def test_the_fifth_failure_in_a_row_takes_it_out_for_30_s() -> None:
 def test_a_success_in_between_begins_the_row_anew() -> None:
     outliers = of("a", "b")
     fail(outliers, "a", 4)
-    outliers.add("a").succeed()
+    outliers.succeed("a")
     assert fail(outliers, "a", 4) is None
 
 
@@ -66,11 +70,11 @@ def test_whole_intervals_in_make_the_next_time_shorter() -> None:
         outliers.release("a")
     assert found == Ejected(60, "5 failures in a row")
     for _ in range(2):  # the first interval was not a whole one
-        assert not list(outliers.sweep(0, 2))
+        assert not list(outliers.sweep(0, usable(outliers)))
     assert fail(outliers, "a", 5) == found
     outliers.release("a")
     for _ in range(10):
-        assert not list(outliers.sweep(0, 2))
+        assert not list(outliers.sweep(0, usable(outliers)))
     assert fail(outliers, "a", 5) == Ejected(30, "5 failures in a row")
 
 
@@ -82,9 +86,9 @@ def test_the_last_one_is_left_however_badly_it_does() -> None:
 
 
 def test_one_that_others_have_taken_out_is_no_place_for_those_that_fail() -> None:
-    assert of("a", "b").fail("a", 0.0, 1, connect=False) is None  # b is known to be ill
+    assert of("a", "b").fail("a", 0.0, lambda: 1, connect=False) is None  # b is known to be ill
     outliers = of("a", "b", errors=1)
-    assert outliers.fail("a", 0.0, 1, connect=False) is None
+    assert outliers.fail("a", 0.0, lambda: 1, connect=False) is None
 
 
 def test_it_is_judged_again_when_there_is_room() -> None:
@@ -103,9 +107,11 @@ def test_who_does_much_worse_than_the_others_is_taken_out_after_the_interval() -
             if name == "c" and number % 2:
                 fail(outliers, name, 1)
             else:
-                outliers.add(name).succeed()
-    assert list(outliers.sweep(10.0, 10)) == [("c", Ejected(40.0, "50% of its calls succeeded, 95% of all"))]
-    assert not list(outliers.sweep(20.0, 9)), "each interval begins from zero"
+                outliers.succeed(name)
+    assert list(outliers.sweep(10.0, usable(outliers))) == [
+        ("c", Ejected(40.0, "50% of its calls succeeded, 95% of all"))
+    ]
+    assert not list(outliers.sweep(20.0, usable(outliers))), "each interval begins from zero"
 
 
 def test_too_few_calls_or_instances_are_not_compared() -> None:
@@ -117,8 +123,8 @@ def test_too_few_calls_or_instances_are_not_compared() -> None:
                 if name == "a":
                     fail(outliers, name, 1)
                 else:
-                    outliers.add(name).succeed()
-        assert not list(outliers.sweep(10.0, instances))
+                    outliers.succeed(name)
+        assert not list(outliers.sweep(10.0, usable(outliers)))
 
 
 def test_one_that_is_gone_is_forgotten() -> None:
@@ -127,7 +133,17 @@ def test_one_that_is_gone_is_forgotten() -> None:
     outliers.remove("a")
     assert outliers.ejected() == {}
     assert outliers.next_due is None
-    assert outliers.fail("a", 0.0, 1, connect=False) is None
+    assert outliers.fail("a", 0.0, lambda: 1, connect=False) is None
+
+
+@pytest.mark.parametrize(("connect", "back"), [(True, True), (False, False)])
+def test_one_that_is_reached_again_is_in_unless_it_failed_otherwise(connect: bool, back: bool) -> None:
+    outliers = of("a", "b")
+    fail(outliers, "a", 5, now=10.0, connect=connect)
+    assert not outliers.reached("a", 9.0), "what was before says nothing"
+    assert outliers.reached("a", 11.0) == back
+    assert not outliers.reached("b", 11.0)
+    assert bool(outliers.ejected()) != back
 
 
 class AgainstAModel(RuleBasedStateMachine):
@@ -173,8 +189,8 @@ class AgainstAModel(RuleBasedStateMachine):
 
     @rule(name=st.integers(0, 5))
     def add(self, name: int) -> None:
-        self.outliers.add(name)
         if name not in self.row:
+            self.outliers.add(name)
             self.row[name], self.interval[name], self.times[name], self.whole[name] = [], [], 0, False
 
     @precondition(lambda self: self.row)
@@ -196,7 +212,7 @@ class AgainstAModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def succeed(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.row)))
-        self.outliers.add(name).succeed()
+        self.outliers.succeed(name)
         self.row[name] = []
         self.interval[name].append(True)
 
@@ -214,12 +230,12 @@ class AgainstAModel(RuleBasedStateMachine):
             wanted = None
             if len(self.row[name]) >= self.settings.errors or connects >= self.settings.connects:
                 wanted = self.eject(name)
-            found = self.outliers.fail(name, self.now, usable, connect=connect)
+            found = self.outliers.fail(name, self.now, lambda usable=usable: usable, connect=connect)
             assert (None if found is None else found.until) == wanted
 
     @rule()
     def sweep(self) -> None:
-        usable = self.usable()
+        others_out = len(self.ill - self.out.keys())
         compared = {
             name: sum(seen) / len(seen)
             for name, seen in self.interval.items()
@@ -238,7 +254,8 @@ class AgainstAModel(RuleBasedStateMachine):
             for name in sorted(compared, key=lambda name: compared[name]):
                 if compared[name] < mean - spread and (until := self.eject(name)) is not None:
                     wanted[name] = until
-        assert {name: out.until for name, out in self.outliers.sweep(self.now, usable)} == wanted
+        found = self.outliers.sweep(self.now, lambda: len(self.row) - len(self.outliers.ejected()) - others_out)
+        assert {name: out.until for name, out in found} == wanted
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 10.0, 35.0]))
     def wait(self, seconds: float) -> None:

@@ -14,10 +14,12 @@ from castlegate.config.addresses import Origin, parse_origin
 from castlegate.errors import CallFailed
 from castlegate.message import Call, Caller, Reply
 from castlegate.rules.balancing import Balancer, RoundRobin
+from castlegate.rules.ejection import Ejection
 from castlegate.rules.instances import Instance, Instances
 from castlegate.sketch import Described, Description, Sketch
 from castlegate.telemetry.metrics import Family, Gauge, Registry
 from castlegate.upstreams.http.connection import ServerConnection
+from castlegate.upstreams.http.ejecting import Ejecting
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
@@ -49,8 +51,13 @@ class HttpUpstream:
         registry: Registry,
         folder: Path = Path(),
         certificates: ServiceCertificates | None = None,
+        *,
+        ejection: Ejection | None = None,
+        panic: float = 0.0,
     ) -> None:
-        """`folder`: what the files of its settings are relative to. `certificates`: if they have been made of them."""
+        """`folder`: what the files of its settings are relative to. `certificates`: if they have been made of them.
+        `ejection`: how instances are judged by their answers, if they are. `panic`: the share that must be well.
+        """
         self._now = timer.now
         self._name = name
         self._results = registry.counter(
@@ -66,14 +73,20 @@ class HttpUpstream:
         self._reader = AnswerReader(settings.pool.headers)
         self._settings = settings
         self._timer = timer
-        self._host = None if settings.host is None else settings.host.encode()
+        self._host = settings.spoken_host
         origins = [parse_origin(each) for each in settings.instances]
         self.certificates = certificates
-        if certificates is None and any(origin.tls for origin in origins):
+        if certificates is None and settings.encrypted:
             path = "services", name, "http", "tls"
-            self.certificates = ServiceCertificates(settings.tls, f"service {name}", path, folder)
-        self.instances = Instances([self._make(origin) for origin in origins])
+            self.certificates = ServiceCertificates(settings.certified, f"service {name}", path, folder)
+        self.instances = Instances([self._make(origin) for origin in origins], least=panic)
         """Who may be chosen."""
+        self.discovers = settings.source is not None
+        """Whether its instances are told to it (`add`, `remove`)."""
+        self.ejecting: Ejecting | None = None
+        """The guard that judges its instances, right around its calls; a lone one is not judged."""
+        if ejection is not None and (self.discovers or len(origins) > 1):
+            self.ejecting = Ejecting(name, ejection, self.instances, timer.now, registry)
         self._balancer: Balancer[HttpInstance] = RoundRobin(self.instances)
         self._choose: Callable[[Call, float], HttpInstance]
         self.instances.watch(self._bind_choice)
@@ -129,6 +142,8 @@ class HttpUpstream:
         """Close the idle connections."""
         for pool in self._pools():
             pool.close()
+        if self.ejecting is not None:
+            self.ejecting.close()
 
     def _pools(self) -> Iterator[Pool]:
         return (each.pool for each in self.instances.members)
@@ -146,13 +161,18 @@ class HttpUpstream:
     def describe(self, sketch: Sketch) -> Description:
         """The heads of the request to each instance."""
         call: Call = sketch.sent
-        instances = self.instances.members
+        source, instances = self._settings.source, self.instances.members
+        urls = [each.url for each in instances]
+        if source is not None:
+            instances = [self._make(Origin("instance", 0, source.scheme == "https"))]
+            urls = [f"{source.scheme}://(each of {source.says})"]
         lines = sketch.show(self._head(instances[0], call)).split("\r\n")[1:-2]
         fields = [line for line in lines if not line.startswith(("host:", "content-length:"))]
-        host = self._host or ("that of the instance" if len(instances) > 1 else instances[0].name)
+        alone = source is None and len(instances) == 1
+        host = self._host or (instances[0].name if alone else "that of the instance")
         method, target = call.method.decode(), sketch.show(call.target)
         says: dict[str, Any] = {
-            "sends": [f"{method} {each.url}{target}" for each in instances],
+            "sends": [f"{method} {url}{target}" for url in urls],
             "fields": [f"host: {sketch.show(host)}", *fields],
         }
         if call.body:
