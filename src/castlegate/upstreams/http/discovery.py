@@ -110,11 +110,12 @@ class Discovery:
                 again = self._failed("failed", "an error of the gateway's own, which its log tells", failures)
                 failures += 1
             else:
-                again, failures = found.again, 0
                 if found.members:
                     self._take(found.members)
+                    again, failures = found.again, 0
                 else:
-                    self._note("empty", "it names no instance")
+                    again = self._failed("empty", "it names no instance", failures)
+                    failures += 1
             self._looked.set()
             await asyncio.sleep(again)
 
