@@ -20,10 +20,10 @@ from castlegate.resources import Resources
 from castlegate.rules.instances import Out
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.checks import Checks
-from castlegate.upstreams.http.discovery import Discovery, Member, Source
+from castlegate.upstreams.http.discovery import Discovery, Member
+from castlegate.upstreams.http.looking import source_of
 from castlegate.upstreams.http.roster import CHECK, Roster
 from castlegate.upstreams.http.settings import HttpService
-from castlegate.upstreams.http.sources import Dns, InstanceFile, Srv
 from castlegate.wire.timer import Timer
 
 logger = logging.getLogger("castlegate.health")
@@ -64,9 +64,10 @@ class Watching(NamedTuple):
 class Rosters:
     """Of all services."""
 
-    def __init__(self, folder: Path, registry: Registry, tell: Callable[[str, Roster], None]) -> None:
+    def __init__(self, folder: Path, workers: int, registry: Registry, tell: Callable[[str, Roster], None]) -> None:
         """`tell` is called with what workers are to know of a service."""
         self._folder = folder
+        self._workers = workers
         self._registry = registry
         self._tell = tell
         self._loop = asyncio.get_running_loop()
@@ -190,17 +191,17 @@ class Rosters:
 
     def _shown_instance(self, service: str, name: str, url: str, roster: Roster) -> dict[str, Any]:
         ill, drained = roster.ill.get(name), roster.drained.get(name)
-        outs: list[dict[str, Any]] = []
+        outs = list[dict[str, Any]]()
         if drained is not None:
             outs.append({"by": "drain", "why": "an operator said so", "since": self._wall(drained)})
         if ill is not None:
             outs.append({"by": CHECK, "why": ill.why, "since": self._wall(ill.since)})
-        for slot, told in sorted(self._outs.items()):
-            for by, out in told.get(service, {}).get(name, {}).items():
+        own = {slot: told.get(service, {}).get(name, {}) for slot, told in sorted(self._outs.items())}
+        for slot, by_whom in own.items():
+            for by, out in by_whom.items():
                 outs.append({"by": by, "worker": slot, "why": out.why, "since": self._wall(out.since)})
-        state = "drained" if drained is not None else "out" if ill is not None else "partly out" if outs else "in"
-        if state == "partly out" and len(self._outs) == len([1 for each in outs if "worker" in each]):
-            state = "out"
+        everywhere = ill is not None or sum(map(bool, own.values())) == self._workers
+        state = "drained" if drained is not None else "out" if everywhere else "out of some workers" if outs else "in"
         return {"instance": name, "url": url, "state": state, "out": outs}
 
     def _wall(self, at: float) -> str:
@@ -216,7 +217,7 @@ class Rosters:
 
             def discover() -> Discovery:
                 changed = partial(self._change, name)
-                return Discovery(name, _source(source, self._folder), source.most, self._registry, changed)
+                return Discovery(name, source_of(source, self._folder), source.most, self._registry, changed)
 
             discovery = resources.keep(f"discovery of {name}", (type(source).__name__, source), discover)
         health = settings.health
@@ -278,13 +279,3 @@ class Rosters:
 
     def _count_drained(self, name: str) -> float:
         return len(self._drained.get(name, {}))
-
-
-def _source(settings: Dns | Srv | InstanceFile, folder: Path) -> Source:
-    if isinstance(settings, InstanceFile):
-        from castlegate.upstreams.http.listed import Listing
-
-        return Listing(settings, folder)
-    from castlegate.upstreams.http.names import Addresses, Targets  # slow to load, and not everybody asks DNS
-
-    return Addresses(settings) if isinstance(settings, Dns) else Targets(settings)

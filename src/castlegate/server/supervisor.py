@@ -128,7 +128,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
-        self._rosters = Rosters(self._config.parent, self._own, self._tell_roster)
+        self._rosters = Rosters(self._config.parent, len(self._places), self._own, self._tell_roster)
         listener = self._admin_listener()
         await listener.start(admin)
         stopped = asyncio.create_task(self._stop.wait())

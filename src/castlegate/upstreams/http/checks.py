@@ -62,7 +62,7 @@ class Checks:
         self._certificates = ServiceCertificates(tls, f"service {name}", path, folder) if service.encrypted else None
         self._seen = () if self._certificates is None else signature(self._certificates.files)
         self._watching: asyncio.Task[None] | None = None
-        self._ask = _Question(settings, service, timer, self._certificates)
+        self._ask = Question(settings, service, timer, self._certificates)
         self._results = registry.counter(
             "castlegate_health_checks_total", "Checks of instances, by result.", "service", "result"
         )
@@ -139,7 +139,7 @@ class Checks:
         self._changed()
 
 
-class _Question:
+class Question:
     """What each instance is asked."""
 
     def __init__(
