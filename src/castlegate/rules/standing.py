@@ -5,6 +5,8 @@ unknown ──the first result──▶ well or ill      well ──so many fail
 
 from __future__ import annotations
 
+NOT_CHECKED = "not checked yet"
+
 
 class Standing:
     """Of one instance."""
@@ -17,7 +19,7 @@ class Standing:
         self._healthy = healthy
         self._row = 0  # results that contradict it
         self.well: bool | None = None
-        self.why = "not checked yet"
+        self.why = NOT_CHECKED
         """It is not well."""
 
     def note(self, failure: str) -> bool:

@@ -18,6 +18,7 @@ from castlegate.config.addresses import parse_origin
 from castlegate.document import Document, Service
 from castlegate.resources import Resources
 from castlegate.rules.instances import Out
+from castlegate.rules.standing import NOT_CHECKED
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.checks import Checks
 from castlegate.upstreams.http.discovery import Discovery, Member
@@ -116,7 +117,6 @@ class Rosters:
         before, self._watching = self._watching, watching
         for name in before.services.keys() - watching.services.keys():
             self._drained.pop(name, None)
-            self._told.pop(name, None)
             for state in ("all", "ill", "drained"):
                 self._gauge.forget(name, state)
         for name, service in watching.services.items():
@@ -125,6 +125,7 @@ class Rosters:
             self._gauge.watch(partial(self._count_ill, name), name, "ill")
             self._gauge.watch(partial(self._count_drained, name), name, "drained")
             self._change(name)
+        self._told.clear()  # generations were made of what was known on the way
         await before.resources.retire([watching.resources])
 
     async def close(self) -> None:
@@ -138,7 +139,9 @@ class Rosters:
         served.
         """
         services = (watching or self._watching).services
-        return {name: self._roster(name, service) for name, service in services.items()}
+        for name in self._changed:
+            self._told.pop(name, None)  # not all workers know the same any more
+        return {name: self._first_roster(name, service) for name, service in services.items()}
 
     # Workers.
 
@@ -243,6 +246,15 @@ class Rosters:
         ill = {} if service.checks is None else service.checks.outs()
         return Roster(service.members, ill, dict(self._drained.get(name, {})), reached)
 
+    def _first_roster(self, name: str, service: _Watched) -> Roster:
+        """With those that are not followed before the configuration is served: they are not checked yet."""
+        roster = self._roster(name, service)
+        if service.checks is not None:
+            now = self._timer.now()
+            for each in self._names_of(service) - service.checks.known:
+                roster.ill[each] = Out(NOT_CHECKED, now)
+        return roster
+
     def _change(self, name: str) -> None:
         """Something about a service is different: tell of it soon, with what else changes meanwhile."""
         self._changed.add(name)
@@ -258,7 +270,7 @@ class Rosters:
                 continue
             self._follow(service)
             roster = self._roster(name, service)
-            if roster != self._told.get(name, Roster()):
+            if roster != self._told.get(name):
                 self._told[name] = roster
                 self._tell(name, roster)
 
@@ -268,7 +280,10 @@ class Rosters:
 
     def _names(self, service: str) -> set[str]:
         watched = self._watching.services.get(service)
-        return set() if watched is None else {parse_origin(url).authority for url in watched.urls}
+        return set() if watched is None else self._names_of(watched)
+
+    def _names_of(self, service: _Watched) -> set[str]:
+        return {parse_origin(url).authority for url in service.urls}
 
     def _count(self, name: str) -> float:
         return len(self._names(name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
 from castlegate.body import Body
@@ -104,6 +104,11 @@ class Checks:
                 standing = self._standings[name] = Standing(self._settings.unhealthy, self._settings.healthy)
                 self._since[name] = self._now()
                 self._tasks[name] = asyncio.create_task(self._keep_checking(name, origin, standing))
+
+    @property
+    def known(self) -> Set[str]:
+        """The instances that are followed."""
+        return self._standings.keys()
 
     def outs(self) -> dict[str, Out]:
         """Who is not well, why and since when; those that have not been checked yet among them."""

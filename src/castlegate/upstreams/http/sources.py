@@ -62,8 +62,8 @@ class Dns(_Names, kw_only=True, frozen=True, forbid_unknown_fields=True):
         place = at.field("name")
         try:
             host, port = parse_address(self.name)
-        except ValueError as error:
-            place.refuse(self.name, error)
+        except ValueError:
+            place.mistake(f"expected host:port such as users.internal:8000, found {place.shown(self.name)}")
             return
         if ":" in host or host.replace(".", "").isdigit():
             place.mistake(f"found {place.shown(self.name)}, an address, of which there is nothing to look up; list it")
