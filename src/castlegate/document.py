@@ -228,7 +228,8 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers` and `/reload`.
+    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers`, `/services` and
+    `/reload`.
 
     A plain `host:port` stands for `address` alone.
     """
