@@ -227,6 +227,7 @@ def test_u5_the_fifth_failure_in_a_row_ejects_an_instance_and_it_comes_back(star
     shown = gateway.instances("users")[four.name(2)]
     assert [(out["by"], out["worker"], out["why"]) for out in shown["out"]] == [("ejection", 0, "5 failures in a row")]
     assert gateway.metrics()['castlegate_instance_ejections_total{service="users"}'] == 1
+    assert gateway.metrics()['castlegate_instances{service="users",state="ejected"}'] == 1
     gateway.program.wait_for_line(rf"service users: {four.name(2)} is ejected for 1 s: 5 failures in a row")
     four.origins[2].script = says(2)
     gateway.program.wait_until(lambda: len(ask(gateway, 4)) == 4, "calls of all again")

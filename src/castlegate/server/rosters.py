@@ -22,6 +22,7 @@ from castlegate.rules.standing import NOT_CHECKED
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.checks import Checks
 from castlegate.upstreams.http.discovery import Discovery, Member
+from castlegate.upstreams.http.ejecting import EJECTION
 from castlegate.upstreams.http.looking import source_of
 from castlegate.upstreams.http.roster import CHECK, Roster
 from castlegate.upstreams.http.settings import HttpService
@@ -82,7 +83,10 @@ class Rosters:
         self._changed: set[str] = set()
         self._telling: asyncio.TimerHandle | None = None
         self._gauge = registry.gauge(
-            "castlegate_instances", "Instances of services: all, not passing their checks, drained.", "service", "state"
+            "castlegate_instances",
+            "Instances of services: all, not passing their checks, ejected by a worker, drained.",
+            "service",
+            "state",
         )
 
     # Configurations.
@@ -117,12 +121,13 @@ class Rosters:
         before, self._watching = self._watching, watching
         for name in before.services.keys() - watching.services.keys():
             self._drained.pop(name, None)
-            for state in ("all", "ill", "drained"):
+            for state in ("all", "ill", "ejected", "drained"):
                 self._gauge.forget(name, state)
         for name, service in watching.services.items():
             self._follow(service)
             self._gauge.watch(partial(self._count, name), name, "all")
             self._gauge.watch(partial(self._count_ill, name), name, "ill")
+            self._gauge.watch(partial(self._count_ejected, name), name, "ejected")
             self._gauge.watch(partial(self._count_drained, name), name, "drained")
             self._change(name)
         self._told.clear()  # generations were made of what was known on the way
@@ -291,6 +296,10 @@ class Rosters:
     def _count_ill(self, name: str) -> float:
         checks = self._watching.services[name].checks
         return 0 if checks is None else len(checks.outs())
+
+    def _count_ejected(self, name: str) -> float:
+        out = {each for outs in self._outs.values() for each, by in outs.get(name, {}).items() if EJECTION in by}
+        return len(out)
 
     def _count_drained(self, name: str) -> float:
         return len(self._drained.get(name, {}))

@@ -49,13 +49,18 @@ class Targets:
         answer = await _ask(settings, settings.name, dns.rdatatype.SRV)
         found: dict[str, Member] = {}
         records = [record for record in answer.rrset or () if isinstance(record, SRV)]
+        # Weights mean something within a priority only, and have up to 65,535 steps there; 100 will do.
+        most = {each.priority: 0 for each in records}
+        for each in records:
+            most[each.priority] = max(most[each.priority], each.weight)
         for record in sorted(records, key=lambda record: (record.priority, -record.weight)):
             host = record.target.to_text(omit_final_dot=True)
             if host == ".":
                 continue  # RFC 2782: the service is decidedly not here
             url = str(Origin(host.lower(), record.port, settings.scheme == "https"))
             # RFC 2782: a weight of 0 has a very small chance; targets that all have it have the same.
-            found.setdefault(url, Member(url, max(1, record.weight), record.priority))
+            weight = max(1, record.weight * 100 // max(100, most[record.priority]))
+            found.setdefault(url, Member(url, weight, record.priority))
         return Found(list(found.values()), _again(settings, answer))
 
 

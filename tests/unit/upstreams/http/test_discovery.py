@@ -78,6 +78,13 @@ async def test_targets_have_their_ports_priorities_and_weights(server: NameServe
     ]  # fmt: skip
 
 
+async def test_weights_are_brought_to_a_hundred_steps(server: NameServer) -> None:
+    records = ["1 65535 1 a.", "1 32768 1 b.", "1 3 1 c.", "2 7 1 d."]
+    server.say("_http._tcp.users.test", "SRV", *records)
+    weights = {each.url: each.weight for each in (await targets(server).look()).members}
+    assert weights == {"http://a:1": 100, "http://b:1": 50, "http://c:1": 1, "http://d:1": 7}
+
+
 async def test_the_target_that_says_there_is_no_service_is_none(server: NameServer) -> None:
     server.say("_http._tcp.users.test", "SRV", "0 0 0 .")
     assert (await targets(server).look()).members == []
