@@ -28,8 +28,9 @@ class Instances:
         self.origins = [stack.enter_context(Origin(says(number))) for number in range(count)]
 
     @property
-    def urls(self) -> str:
-        return json.dumps([f"http://127.0.0.1:{each.port}" for each in self.origins])
+    def http(self) -> str:
+        """As the configuration says them; called in turn."""
+        return in_turn(*[f"http://127.0.0.1:{each.port}" for each in self.origins])
 
     def name(self, number: int) -> str:
         return f"127.0.0.1:{self.origins[number].port}"
@@ -40,6 +41,10 @@ class Instances:
 
     def checks(self, number: int) -> int:
         return sum(seen.startswith(b"GET /healthz ") for seen in list(self.origins[number].seen))
+
+
+def in_turn(*urls: str) -> str:
+    return f"{{instances: {json.dumps(urls)}, balance: round_robin}}"
 
 
 def says(number: int, checks: bytes = OK) -> Script:
@@ -81,7 +86,7 @@ def ask(gateway: Gateway, count: int) -> Counter[str]:
 
 
 def test_a_drained_instance_gets_nothing_new_and_ends_what_it_has(start: Start, three: Instances) -> None:
-    gateway = start(config(three.urls))
+    gateway = start(config(three.http))
     goes_on = threading.Event()
 
     def slowly(connection: object, _request: bytes) -> bool:
@@ -111,7 +116,7 @@ def test_a_drained_instance_gets_nothing_new_and_ends_what_it_has(start: Start, 
 
 
 def test_a_service_of_which_all_is_drained_answers_503_and_was_sent_nothing(start: Start, three: Instances) -> None:
-    gateway = start(config(three.urls))
+    gateway = start(config(three.http))
     for number in range(3):
         gateway.order(f"/services/users/{three.name(number)}/drain")
     gateway.program.wait_until(lambda: ask(gateway, 1) == {"503": 1}, "a refusal")
@@ -121,14 +126,14 @@ def test_a_service_of_which_all_is_drained_answers_503_and_was_sent_nothing(star
 
 
 def test_who_drains_what_is_not_there_is_told(start: Start, three: Instances) -> None:
-    gateway = start(config(three.urls))
+    gateway = start(config(three.http))
     for path in ("/services/users/127.0.0.1:1/drain", f"/services/none/{three.name(0)}/undrain"):
         status, told = gateway.order(path)
         assert (status, "GET /services" in told["detail"]) == (404, True)
 
 
 def test_a_drain_outlives_workers_and_reloads(start: Start, three: Instances) -> None:
-    gateway = start(config(three.urls, workers=2))
+    gateway = start(config(three.http, workers=2))
     gateway.order(f"/services/users/{three.name(0)}/drain")
     gateway.program.wait_until(lambda: "0" not in ask(gateway, 3), "no more calls")
     killed = {worker["pid"] for worker in gateway.workers()}
@@ -136,7 +141,7 @@ def test_a_drain_outlives_workers_and_reloads(start: Start, three: Instances) ->
         os.kill(pid, signal.SIGKILL)
     gateway.program.wait_until(lambda: killed.isdisjoint(each["pid"] for each in gateway.workers()), "new workers")
     gateway.program.wait_until(lambda: all(each["ready"] for each in gateway.workers()), "them to serve")
-    gateway.rewrite(config(three.urls, ", panic: 0.9", workers=2))
+    gateway.rewrite(config(three.http, ", panic: 0.9", workers=2))
     assert gateway.order("/reload") == (200, {"status": "reloaded"})
     before = three.calls(0)
     assert sum((ask(gateway, 3) for _ in range(10)), Counter[str]())["0"] == 0
@@ -148,7 +153,7 @@ def test_a_drain_outlives_workers_and_reloads(start: Start, three: Instances) ->
 
 def test_an_instance_that_fails_its_checks_gets_no_calls_until_it_passes_them(start: Start, three: Instances) -> None:
     three.origins[1].script = says(1, checks=BROKEN)
-    gateway = start(config(three.urls, ", health: {path: /healthz, interval: 20ms, unhealthy: 2}"))
+    gateway = start(config(three.http, ", health: {path: /healthz, interval: 20ms, unhealthy: 2}"))
     gateway.program.wait_until(lambda: set(ask(gateway, 9)) == {"0", "2"}, "calls of the others alone")
     before = three.calls(1)
     assert ask(gateway, 10) == {"0": 5, "2": 5}
@@ -166,7 +171,7 @@ def test_checks_are_made_once_however_many_workers_there_are_and_all_of_them_kno
     start: Start, three: Instances
 ) -> None:
     three.origins[1].script = says(1, checks=BROKEN)
-    gateway = start(config(three.urls, ", health: {path: /healthz, interval: 1h}", workers=3))
+    gateway = start(config(three.http, ", health: {path: /healthz, interval: 1h}", workers=3))
     gateway.program.wait_until(lambda: sum(map(three.checks, range(3))) == 3, "a check of each")
     gateway.program.wait_until(
         lambda: gateway.instances("users")[three.name(1)]["out"][0]["why"] != "not checked yet", "news"
@@ -187,14 +192,14 @@ def test_checks_are_made_once_however_many_workers_there_are_and_all_of_them_kno
 def test_a_reload_goes_on_with_the_checks_that_it_does_not_change(start: Start, three: Instances) -> None:
     three.origins[1].script = says(1, checks=BROKEN)
     health = ", health: {path: /healthz, interval: 1h}"
-    gateway = start(config(three.urls, health))
+    gateway = start(config(three.http, health))
     gateway.program.wait_until(lambda: sum(map(three.checks, range(3))) == 3, "a check of each")
     gateway.program.wait_until(lambda: gateway.instances("users")[three.name(0)]["state"] == "in", "its news")
     before = gateway.instances("users")
-    gateway.rewrite(config(three.urls, health).replace("/x", "/y"))
+    gateway.rewrite(config(three.http, health).replace("/x", "/y"))
     assert gateway.order("/reload") == (200, {"status": "reloaded"})
     assert gateway.instances("users") == before
-    gateway.rewrite(config(three.urls, health.replace("1h", "2h")).replace("/x", "/y"))
+    gateway.rewrite(config(three.http, health.replace("1h", "2h")).replace("/x", "/y"))
     assert gateway.order("/reload") == (200, {"status": "reloaded"})
     gateway.program.wait_until(lambda: sum(map(three.checks, range(3))) == 6, "checks by the new settings")
 
@@ -202,7 +207,7 @@ def test_a_reload_goes_on_with_the_checks_that_it_does_not_change(start: Start, 
 def test_where_too_few_are_well_all_are_called(start: Start, three: Instances) -> None:
     for number in range(3):
         three.origins[number].script = says(number, checks=BROKEN)
-    gateway = start(config(three.urls, ", health: {path: /healthz, interval: 20ms}"))
+    gateway = start(config(three.http, ", health: {path: /healthz, interval: 20ms}"))
     gateway.program.wait_until(
         lambda: gateway.instances("users")[three.name(0)]["state"] == "out", "the first to be out"
     )
@@ -219,7 +224,7 @@ def four() -> Iterator[Instances]:
 
 
 def test_u5_the_fifth_failure_in_a_row_ejects_an_instance_and_it_comes_back(start: Start, four: Instances) -> None:
-    gateway = start(config(four.urls, ", ejection: {time: 1s}"))
+    gateway = start(config(four.http, ", ejection: {time: 1s}"))
     four.origins[2].script = answer(BROKEN)
     found = ask(gateway, 80)
     assert found["500"] == four.calls(2) == 5
@@ -235,7 +240,7 @@ def test_u5_the_fifth_failure_in_a_row_ejects_an_instance_and_it_comes_back(star
 
 
 def test_u5_no_more_than_the_share_are_ejected_and_one_is_always_left(start: Start, four: Instances) -> None:
-    gateway = start(config(four.urls, ", ejection: {time: 1h, longest: 1h, share: 1}, panic: 0"))
+    gateway = start(config(four.http, ", ejection: {time: 1h, longest: 1h, share: 1}, panic: 0"))
     for origin in four.origins:
         origin.script = answer(BROKEN)
     assert ask(gateway, 100) == {"500": 100}
@@ -247,10 +252,10 @@ def test_u5_no_more_than_the_share_are_ejected_and_one_is_always_left(start: Sta
 
 def test_one_that_was_not_reached_is_called_again_when_a_check_has_reached_it(start: Start, four: Instances) -> None:
     port = free_port()
-    urls = json.dumps([f"http://127.0.0.1:{port}", f"http://127.0.0.1:{four.origins[0].port}"])
+    http = in_turn(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{four.origins[0].port}")
     health = "health: {path: /healthz, interval: 50ms, unhealthy: 1000000}"
     with Origin(says(9), address=("127.0.0.1", port)):
-        gateway = start(config(urls, f", {health}, ejection: {{time: 1h, longest: 1h}}"))
+        gateway = start(config(http, f", {health}, ejection: {{time: 1h, longest: 1h}}"))
         gateway.program.wait_until(lambda: "9" in ask(gateway, 2), "it to be called")
     assert ask(gateway, 20) == {"0": 20}, "what was not sent goes to the other"
     assert gateway.instances("users")[f"127.0.0.1:{port}"]["out"][0]["why"] == "not reached 5 times in a row"
@@ -267,7 +272,7 @@ def test_a_lone_instance_is_never_ejected(start: Start, four: Instances) -> None
 
 
 def test_ejection_can_be_off(start: Start, four: Instances) -> None:
-    gateway = start(config(four.urls, ", ejection: off"))
+    gateway = start(config(four.http, ", ejection: off"))
     four.origins[0].script = answer(BROKEN)
     assert ask(gateway, 40) == {"500": 10, "1": 10, "2": 10, "3": 10}
 
@@ -283,7 +288,9 @@ def names() -> Iterator[NameServer]:
 
 def test_the_addresses_of_a_name_are_called_by_its_name(start: Start, names: NameServer) -> None:
     port = free_port()
-    http = f'{{dns: {{name: "users.test:{port}", server: "127.0.0.1:{names.port}", least: 50ms}}}}'
+    http = (
+        f'{{dns: {{name: "users.test:{port}", server: "127.0.0.1:{names.port}", least: 50ms}}, balance: round_robin}}'
+    )
     names.ttl = 0
     names.say("users.test", "A", "127.0.0.1")
     with Origin(says(0), address=("127.0.0.1", port)) as first, Origin(says(1), address=("127.0.0.2", port)) as second:

@@ -66,7 +66,7 @@ async def _examine(path: Path, within: float, tell: Callable[[Finding], None]) -
             of_service = _Service(name, upstream.certificates, question, within, tell)
             if service.http.source is not None:
                 groups.append(of_service.found(source_of(service.http.source, path.parent)))
-            groups += [of_service.instance(url) for url in service.http.instances]
+            groups += [of_service.instance(each.url) for each in service.http.targets]
     if generation.engine is not None:
         groups.append(_Kafka(generation, generation.engine, within, tell).examine())
     findings = [finding for group in await asyncio.gather(*groups) for finding in group]

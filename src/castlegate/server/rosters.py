@@ -48,7 +48,7 @@ class _Watched(NamedTuple):
     @property
     def urls(self) -> list[str]:
         if self.discovery is None:
-            return list(self.http.instances)
+            return [each.url for each in self.http.targets]
         return [each.url for each in self.discovery.members]
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import msgspec
 
@@ -12,37 +12,20 @@ from castlegate.config.addresses import parse_origin
 from castlegate.config.environment import Environment
 from castlegate.config.files import Signature, signature
 from castlegate.config.reading import read
-from castlegate.config.report import ConfigError, Place, Report
+from castlegate.config.report import ConfigError, Report
 from castlegate.config.source import LARGEST_FILE, compose_node
-from castlegate.config.units import Count
 from castlegate.config.validation import validate
 from castlegate.upstreams.http.discovery import Found, Member, NotFound
+from castlegate.upstreams.http.settings import Target
 from castlegate.upstreams.http.sources import InstanceFile
 
 
-class _Listed(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """An entry."""
-
-    short: ClassVar[str] = "url"
-
-    url: str
-    weight: Count = 1
-    priority: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-
-    def check(self, at: Place) -> None:
-        """The URL."""
-        try:
-            parse_origin(self.url)
-        except ValueError as error:
-            at.field("url").refuse(self.url, error)
-
-
 class _Content(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The file: a list, or a mapping with it."""
+    """The file: a list as `instances` is one, or a mapping with it."""
 
     short: ClassVar[str] = "instances"
 
-    instances: list[_Listed]
+    instances: list[str | Target]
 
 
 class Listing:
@@ -89,12 +72,19 @@ def _members(content: bytes, file: Path, scheme: str) -> list[Member]:
     report = Report(file.parent)
     root = compose_node(content, str(file), Environment({}, file.parent), report)
     listed = None if root is None else read(root, _Content, report.place())
+    found: dict[str, Member] = {}
     if listed is not None:
         validate(listed, report.place())
         for index, each in enumerate(listed.instances):
-            if not each.url.startswith(f"{scheme}://"):
-                report.place("instances", index).mistake(f"expected {scheme}://, which 'scheme' says of all instances")
+            place = report.place("instances", index)
+            target = Target(url=each) if isinstance(each, str) else each
+            try:
+                origin = parse_origin(target.url)
+            except ValueError as error:
+                place.refuse(target.url, error)
+                continue
+            if origin.tls != (scheme == "https"):
+                place.mistake(f"expected {scheme}://, which 'scheme' says of all instances")
+            found[str(origin)] = Member(str(origin), target.weight, target.priority)
     report.raise_if_any()
-    assert listed is not None, "what could not be read has mistakes"
-    found = {str(parse_origin(each.url)): each for each in listed.instances}
-    return [Member(url, each.weight, each.priority) for url, each in found.items()]
+    return list(found.values())
