@@ -212,6 +212,7 @@ def test_where_too_few_are_well_all_are_called(start: Start, three: Instances) -
         lambda: gateway.instances("users")[three.name(0)]["state"] == "out", "the first to be out"
     )
     assert ask(gateway, 9) == {"0": 3, "1": 3, "2": 3}
+    assert gateway.metrics()['castlegate_upstream_panic{service="users"}'] == 1
 
 
 # --- ejected

@@ -149,6 +149,7 @@ class HttpUpstream:
         waiting.watch(lambda: sum(pool.waiting for pool in self._pools()), self._name)
         for state in _STATES:
             instances.watch(partial(self._count, state), self._name, state)
+        _panic(registry).watch(lambda: self.instances.panicking, self._name)
 
     def unwatch(self, registry: Registry) -> None:
         """There is no such service any more."""
@@ -158,6 +159,7 @@ class HttpUpstream:
         waiting.forget(self._name)
         for state in _STATES:
             instances.forget(self._name, state)
+        _panic(registry).forget(self._name)
 
     def _count(self, state: str) -> int:
         return sum(_state(each) == state for each in self.instances.members)
@@ -279,6 +281,12 @@ _STATES = ("well", "out", "drained")
 
 def _state(instance: Instance) -> str:
     return "well" if instance.well else "out" if instance.drained_since is None else "drained"
+
+
+def _panic(registry: Registry) -> Family[Gauge]:
+    return registry.gauge(
+        "castlegate_upstream_panic", "Workers that call all instances of a service, since too few are well.", "service"
+    )
 
 
 def _gauges(registry: Registry) -> tuple[Family[Gauge], Family[Gauge], Family[Gauge]]:
