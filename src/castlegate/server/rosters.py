@@ -32,6 +32,7 @@ logger = logging.getLogger("castlegate.health")
 
 _FIRST_LOOK = 5.0  # seconds for which a configuration waits until the instances of new services are found
 _TOGETHER = 0.01  # seconds in which changes are gathered: many instances often change at once
+_APART = 0.1  # seconds from one telling to the next at least: of a thousand instances, each takes workers milliseconds
 
 Outs = dict[str, dict[str, dict[str, Out]]]
 """By service and instance: who holds it out, and why."""
@@ -80,6 +81,7 @@ class Rosters:
         self._drained: dict[str, dict[str, float]] = {}
         self._outs: dict[int, Outs] = {}  # by worker's slot
         self._told: dict[str, Roster] = {}
+        self._told_at = 0.0  # loop time
         self._changed: set[str] = set()
         self._telling: asyncio.TimerHandle | None = None
         self._gauge = registry.gauge(
@@ -264,10 +266,11 @@ class Rosters:
         """Something about a service is different: tell of it soon, with what else changes meanwhile."""
         self._changed.add(name)
         if self._telling is None:
-            self._telling = self._loop.call_later(_TOGETHER, self._tell_changes)
+            wait = max(_TOGETHER, self._told_at + _APART - self._loop.time())
+            self._telling = self._loop.call_later(wait, self._tell_changes)
 
     def _tell_changes(self) -> None:
-        self._telling = None
+        self._telling, self._told_at = None, self._loop.time()
         changed, self._changed = self._changed, set()
         for name in changed:
             service = self._watching.services.get(name)
