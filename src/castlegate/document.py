@@ -29,7 +29,9 @@ from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
+from castlegate.guards.canary import CanarySettings
 from castlegate.guards.identity import Identity
+from castlegate.guards.mirror import MirrorSettings
 from castlegate.issuer.settings import IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
@@ -199,6 +201,10 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """It answers requests on Kafka topics."""
     identity: Identity | Literal["none"] | None = None
     """What it is told of who calls, in place of what all services are told; `none` for nothing."""
+    canary: CanarySettings | None = None
+    """A share of its calls goes to another service, a new version."""
+    mirror: MirrorSettings | None = None
+    """Copies of its calls go to another service, whose answers nobody gets."""
 
     def check(self, at: Place) -> None:
         """One protocol."""
