@@ -21,7 +21,9 @@ from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.guards.canary import Canary
 from castlegate.guards.identity import Identify, identify
+from castlegate.guards.mirror import Mirror, Shadows
 from castlegate.guards.retry import Retry
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
 from castlegate.issuer.families import Bounds, Families
@@ -411,7 +413,7 @@ class Generation:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
             told = self._identify(name)
-            guards: list[DescribedGuard] = [] if told is None else [told]
+            guards = [*self._passing_on(name, operation, mode), *([] if told is None else [told])]
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
                 if upstream.ejecting is not None:
@@ -426,6 +428,19 @@ class Generation:
             if (health := self.document.services[name].health) is not None:
                 self._links[call, mode].append(health)
         return caller
+
+    def _passing_on(self, name: str, operation: str, mode: ReplyMode) -> list[DescribedGuard]:
+        """What hands its calls to other services, or copies of them."""
+        guards: list[DescribedGuard] = []
+        service = self.document.services[name]
+        if service.mirror is not None:
+            shadows = self._resources.keep(f"mirror of {name}", service.mirror, Shadows)
+            shadow = self._caller(service.mirror.service, mode)
+            guards.append(Mirror(service.mirror, name, shadow, shadows, self._timer.now, self._registry))
+        if service.canary is not None:
+            other = f"{service.canary.service}.{operation}" if operation else service.canary.service
+            guards.append(Canary(service.canary, self._caller(other, mode)))
+        return guards
 
     def _identify(self, name: str) -> Identify | None:
         """What tells a service who calls; one for all its operations."""

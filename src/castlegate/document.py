@@ -29,7 +29,9 @@ from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
+from castlegate.guards.canary import CanarySettings
 from castlegate.guards.identity import Identity
+from castlegate.guards.mirror import MirrorSettings
 from castlegate.issuer.settings import IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
@@ -210,6 +212,10 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     panic: FractionOrZero = _PANIC
     """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
     what is meant for all."""
+    canary: CanarySettings | None = None
+    """A share of its calls goes to another service, a new version."""
+    mirror: MirrorSettings | None = None
+    """Copies of its calls go to another service, whose answers nobody gets."""
 
     def check(self, at: Place) -> None:
         """One protocol."""
