@@ -17,14 +17,16 @@ from castlegate.calls.gathering import Gathering, within
 from castlegate.calls.plan import CallPlan
 from castlegate.calls.settings import CallSettings
 from castlegate.config.report import Place, Report
-from castlegate.document import Document, Loaded, RouteDefaults
+from castlegate.document import Document, Loaded, RouteDefaults, Service
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.function_building import Functions
+from castlegate.guards.canary import Canary
 from castlegate.guards.identity import Identify, identify
+from castlegate.guards.mirror import Mirror, Shadows
 from castlegate.guards.retry import Retry
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
 from castlegate.issuer.families import Bounds, Families, Room
@@ -48,6 +50,7 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Dresser, Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.rules.instances import Out
 from castlegate.schemes.api_keys import KeysScheme
 from castlegate.schemes.authorizer import AuthorizerScheme
 from castlegate.schemes.certificate import CertificateScheme
@@ -58,6 +61,7 @@ from castlegate.schemes.scheme import Scheme
 from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
+from castlegate.upstreams.http.roster import Roster, own_outs
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
 from castlegate.wire.certificates import FromFiles
@@ -213,6 +217,20 @@ class Generation:
         policies = [policy for make in DRESSING if (policy := make(self.document.defaults)) is not None]
         unrouted.dressers, unrouted.preflight = _dressers(policies), _preflight(policies)
 
+    def follow(self, service: str, roster: Roster) -> None:
+        """This is known of a service's instances from now on."""
+        upstream = self.upstreams.get(service)
+        if isinstance(upstream, HttpUpstream):
+            roster.settle(upstream, self._timer.now())
+
+    def outs(self) -> dict[str, dict[str, dict[str, Out]]]:
+        """By service and instance, who holds it out beside the checks."""
+        found = {}
+        for name, upstream in self.upstreams.items():
+            if isinstance(upstream, HttpUpstream) and (outs := own_outs(upstream)):
+                found[name] = outs
+        return found
+
     def topics(self) -> frozenset[str]:
         """Those of Kafka that its routes write to and read from."""
         used = {route.publish for route in self.document.routes.values() if route.publish is not None}
@@ -319,10 +337,18 @@ class Generation:
         service = self.document.services[name]
         if service.http is not None:
             before = self._previous
-            if before is not None and name in before.upstreams and before.document.services[name] == service:
+            if before is not None and name in before.upstreams and _alike(before.document.services[name], service):
                 upstream = before.upstreams[name]
             else:
-                upstream = HttpUpstream(name, service.http, self._timer, self._registry, self._report.folder)
+                upstream = HttpUpstream(
+                    name,
+                    service.http,
+                    self._timer,
+                    self._registry,
+                    self._report.folder,
+                    ejection=self.document.ejection_of(name),
+                    panic=service.panic,
+                )
             if isinstance(upstream, HttpUpstream) and upstream.certificates is not None:
                 self.certificates.append(upstream.certificates)
             return upstream
@@ -429,9 +455,11 @@ class Generation:
             name, _, operation = call.partition(".")
             upstream = self.upstreams[name]
             told = self._identify(name)
-            guards: list[DescribedGuard] = [] if told is None else [told]
+            guards = [*self._passing_on(name, operation, mode), *([] if told is None else [told])]
             if isinstance(upstream, HttpUpstream):
                 guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
+                if upstream.ejecting is not None:
+                    guards.append(upstream.ejecting)
                 bound: Caller = upstream.bind(operation)
                 described = upstream.described(operation)
             else:
@@ -439,7 +467,22 @@ class Generation:
                 described = upstream.described(operation, mode)
             caller = self._callers[call, mode] = stack(bound, guards)
             self._links[call, mode] = [*guards, described]
+            if (health := self.document.services[name].health) is not None:
+                self._links[call, mode].append(health)
         return caller
+
+    def _passing_on(self, name: str, operation: str, mode: ReplyMode | Gathering) -> list[DescribedGuard]:
+        """What hands its calls to other services, or copies of them."""
+        guards: list[DescribedGuard] = []
+        service = self.document.services[name]
+        if service.mirror is not None:
+            shadows = self._resources.keep(f"mirror of {name}", service.mirror, Shadows)
+            shadow = self._caller(service.mirror.service, mode)
+            guards.append(Mirror(service.mirror, name, shadow, shadows, self._timer.now, self._registry))
+        if service.canary is not None:
+            other = f"{service.canary.service}.{operation}" if operation else service.canary.service
+            guards.append(Canary(service.canary, self._caller(other, mode)))
+        return guards
 
     def _identify(self, name: str) -> Identify | None:
         """What tells a service who calls; one for all its operations."""
@@ -501,6 +544,11 @@ def forget_unused(generations: Sequence[Generation]) -> None:
     """Have what these share forget what none of them uses, such as topics of routes that are gone."""
     for engine in {each.engine for each in generations if each.engine is not None}:
         engine.keep(frozenset().union(*[each.topics() for each in generations if each.engine is engine]))
+
+
+def _alike(before: Service, after: Service) -> bool:
+    """Whether a service's connections and what is known of its instances can be carried over."""
+    return (before.http, before.ejection, before.panic) == (after.http, after.ejection, after.panic)
 
 
 def _asked(settings: RouteSettings) -> bytes:

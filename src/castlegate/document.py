@@ -31,7 +31,9 @@ from castlegate.edge.settings import Listen
 from castlegate.edge.tls import EdgeTls
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
 from castlegate.functions import check_functions
+from castlegate.guards.canary import CanarySettings
 from castlegate.guards.identity import Identity
+from castlegate.guards.mirror import MirrorSettings
 from castlegate.issuer.settings import IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
@@ -44,6 +46,7 @@ from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.python.settings import PythonSettings
 from castlegate.routing.template import RouteKey
+from castlegate.rules.ejection import Ejection, FractionOrZero
 from castlegate.schemes.api_keys import Keys
 from castlegate.schemes.authorizer import Authorizer
 from castlegate.schemes.carrier import Carrier
@@ -52,11 +55,14 @@ from castlegate.schemes.introspection import Introspection
 from castlegate.schemes.issued import Issued
 from castlegate.schemes.jwt import Jwt
 from castlegate.stores.settings import LimitStore
+from castlegate.upstreams.http.health import Health
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 
 _LARGEST_LOGIN = 16 * 1024  # bytes, where its own limits say nothing
 _LARGEST_REFRESH = 4 * 1024
+
+_PANIC = 0.25
 
 _REDACTED = (
     "access_token", "api_key", "apikey", "authorization", "client_secret", "code", "cookie", "id_token", "password",
@@ -213,6 +219,17 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """It answers requests on Kafka topics."""
     identity: Identity | Literal["none"] | None = None
     """What it is told of who calls, in place of what all services are told; `none` for nothing."""
+    health: Health | None = None
+    """How its instances are asked whether they are well."""
+    ejection: Ejection | Literal["off"] = Ejection()
+    """When an instance is taken out because calls fail on it. A service with one instance alone needs none."""
+    panic: FractionOrZero = _PANIC
+    """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
+    what is meant for all."""
+    canary: CanarySettings | None = None
+    """A share of its calls goes to another service, a new version."""
+    mirror: MirrorSettings | None = None
+    """Copies of its calls go to another service, whose answers nobody gets."""
 
     @staticmethod
     def meant(texts: list[str]) -> str:
@@ -222,6 +239,14 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
     def check(self, at: Place) -> None:
         """One protocol."""
+        if self.kafka is not None:
+            for name, said in (
+                ("health", self.health is not None),
+                ("ejection", self.ejection != Ejection()),
+                ("panic", self.panic != _PANIC),
+            ):
+                if said and not at.field(name).spoilt:
+                    at.field(name).mistake("it is about the instances of a service that speaks HTTP")
         if self.http is not None and self.kafka is not None:
             at.mistake("both 'http' and 'kafka' are said; a service speaks one of them")
         elif self.http is None and self.kafka is None and not (at.field("http").spoilt or at.field("kafka").spoilt):
@@ -229,7 +254,8 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where operators look: `/health`, `/ready`, `/metrics`, and for who proves to be one `/workers` and `/reload`.
+    """Where operators look: `/health`, `/ready`, `/metrics`, and for who proves to be one `/workers`, `/services` and
+    `/reload`.
 
     A plain `host:port` stands for `address` alone.
     """
@@ -359,6 +385,11 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         """Names whose values the access log does not write."""
         carried = [name for scheme in self.auth.values() for name in scheme.secret_parameters]
         return [*self.access_log.redact, *carried]
+
+    def ejection_of(self, service: str) -> Ejection | None:
+        """How a service's instances are judged, if they are."""
+        said = self.services[service].ejection
+        return None if said == "off" else said
 
     def identity_of(self, service: str) -> Identity | None:
         """What a service is told of who calls."""

@@ -74,6 +74,7 @@ class Kinds:
     RESET = Kind("reset", 502, "Service broke off")
     BAD_ANSWER = Kind("bad_answer", 502, "Service gave no valid answer")
     SERVICE_ERROR = Kind("service_error", 500, "Service error")  # status of its own
+    NO_INSTANCE = Kind("no_instance", 503, "Service has no instances", 5)
     CONNECT_TIMEOUT = Kind("connect_timeout", 504, "Service not reachable in time")
     TIMEOUT = Kind("timeout", 504, "Service did not answer in time")
     POOL_EXHAUSTED = Kind("pool_exhausted", 503, "Service busy", 1)

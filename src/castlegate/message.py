@@ -116,7 +116,9 @@ class Response:
 class Call:
     """What is asked of a service, whatever protocol it speaks."""
 
-    __slots__ = ("body", "fresh", "headers", "idempotent", "key", "method", "request", "target", "timeout", "tried")
+    __slots__ = (
+        "body", "fresh", "headers", "idempotent", "instance", "key", "method", "request", "target", "timeout", "tried",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -138,6 +140,7 @@ class Call:
         self.key = key  # of the record, for services behind Kafka
         self.timeout = timeout  # seconds, of this call; the request's deadline bounds it too
         self.idempotent = idempotent
+        self.instance: Any = None  # the one that was asked last, of services that have instances
         self.tried: list[object] = []  # instances that it failed on
         self.fresh = False  # a connection that was used before is not good enough: one has just been closed on it
 

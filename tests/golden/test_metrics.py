@@ -28,6 +28,7 @@ policies: {{open: method == 'GET'}}
 services:
   origin: {{http: ["http://127.0.0.1:{port}"]}}
   golden: {{kafka: plain}}
+  found: {{http: {{file: golden.json}}, health: tcp}}
 defaults: {{public: true, timeout: 300ms}}
 routes:
   GET /x: {{call: origin, policy: open}}
@@ -51,6 +52,7 @@ def test_the_metrics_are_those_of_the_golden_file(tmp_path: Path, embedded_broke
     (tmp_path / "golden.keys").touch()
     (tmp_path / "told.py").write_text("async def nothing() -> None: ...")
     with Origin() as origin:
+        (tmp_path / "golden.json").write_text(json.dumps([f"http://127.0.0.1:{origin.port}"]))
         text = CONFIG.format(bootstrap=embedded_broker.bootstrap, port=origin.port, nobody=free_port())
         gateway = Gateway(tmp_path, text)
         gateway.program.wait_until(lambda: gateway.readiness()[1]["status"] == "ready", "readiness")

@@ -198,11 +198,12 @@ def doctor(config: Path, within: float, as_json: bool) -> None:
     """See whether all that CONFIG names is well.
 
     Looks at this machine: open files, the log, the addresses to listen on, and where quotas, logins, signing keys and
-    API keys are kept. Connects to each instance of HTTP services, over TLS where it is https://, and sees whether its
-    certificate is believed and for how long; to the Redis of limits, and sees whether it can be written to. Connects to
-    each Kafka broker, also where the brokers tell clients to go. Sees whether the topics that routes and the gateway
-    itself need are there and permitted. Sends a record through each inbox and back, which gateways that run take for
-    another one's and drop. Says of each what is wrong and what to do about it. Creates nothing.
+    API keys are kept. Looks up the instances of HTTP services that are found elsewhere. Connects to each instance, over
+    TLS where it is https://, sees whether its certificate is believed and for how long, and makes its health check; to
+    the Redis of limits, and sees whether it can be written to. Connects to each Kafka broker, also where the brokers
+    tell clients to go. Sees whether the topics that routes and the gateway itself need are there and permitted. Sends a
+    record through each inbox and back, which gateways that run take for another one's and drop. Says of each what is
+    wrong and what to do about it. Creates nothing.
 
     \b
     Exit status:

@@ -275,7 +275,7 @@ def _hint(node: Node, shape: Shape) -> str:
     if shape.kind is str:
         return f'; write "{node.written}"'
     options = [shape_of(option) for option in shape.options] if shape.kind is Union else [shape]
-    if any(each.kind is list and shape_of(each.options[0]).kind is str for each in options):
+    if any(each.kind is list and _takes_text(shape_of(each.options[0])) for each in options):
         return f"; write [{node.written}]"
     if shape.kind is bool and node.written.lower() in _TRUE_OR_FALSE:
         return f"; write {_TRUE_OR_FALSE[node.written.lower()]}"
@@ -296,3 +296,7 @@ def _meant(node: Scalar | Sequence, kind: Any) -> str:
     items = node.items if isinstance(node, Sequence) else [node]
     texts = [item.written for item in items if isinstance(item, Scalar) and not item.substituted]
     return says(texts) or "" if says is not None and texts and len(texts) == len(items) else ""
+
+
+def _takes_text(shape: Shape) -> bool:
+    return shape.kind is str or (shape.kind is Union and str in shape.options)

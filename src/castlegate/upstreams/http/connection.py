@@ -265,6 +265,7 @@ class ServerConnection(asyncio.Protocol):
         if self._deadline:
             self._stop_waiting()
         self._call = self._head = self._decoder = self._body = self._waiter = self._pump = None
+        self._pool.instance.in_flight -= 1
         if pump is not None or rest or self._ended or not head.keep_alive:
             self.closed = True
             if pump is not None:
@@ -318,6 +319,8 @@ class ServerConnection(asyncio.Protocol):
         body, self._body = self._body, None
         pump, self._pump = self._pump, None
         writable, self._writable = self._writable, None
+        if self._call is not None:
+            self._pool.instance.in_flight -= 1
         self._call = self._head = None
         self._unread = self._held = b""
         if pump is not None:

@@ -9,6 +9,7 @@ from tests.kafka.calls import make_request
 from castlegate.errors import CallFailed, Outcome
 from castlegate.headers import Headers
 from castlegate.message import Call
+from castlegate.rules.instances import Instance
 from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
@@ -22,7 +23,7 @@ STALE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close
 async def test_it_was_not_sent_and_nothing_of_it_leaves(last: bytes) -> None:
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
-    pool = Pool("service", 80, HttpPool(), AnswerReader(100), Timer(loop))
+    pool = Pool(Instance("service:80"), "service", 80, HttpPool(), AnswerReader(100), Timer(loop))
     connection = ServerConnection(pool)
     await loop.create_connection(lambda: connection, sock=ours)
     pool._open = 1
