@@ -21,8 +21,9 @@ from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.guards.chain import Chain
 from castlegate.guards.identity import Identify, identify
-from castlegate.guards.retry import Retry
+from castlegate.guards.settings import NO_REPEATS, Repeats
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
 from castlegate.issuer.families import Bounds, Families
 from castlegate.issuer.file import FileFamilies
@@ -55,7 +56,7 @@ from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.upstream import HttpUpstream
-from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
+from castlegate.upstreams.kafka.settings import EMBEDDED
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
@@ -101,6 +102,14 @@ class Readiness(NamedTuple):
     reason: str = ""
 
 
+class Asked(NamedTuple):
+    """What callers are made for."""
+
+    call: str
+    mode: ReplyMode = "last"
+    repeats: Repeats = NO_REPEATS
+
+
 class Generation:
     """What one configuration became. What is configured as in the one before is carried over, not made anew.
 
@@ -135,15 +144,15 @@ class Generation:
             self.certificates.append(self.client_certificates)
         self._budget_size = max(self.document.listen.limits.collected // workers, self._largest_body())
         self._budget: Budget = Budget(self._budget_size) if previous is None else previous._budget
-        self._callers: dict[tuple[str, ReplyMode], Caller] = {}
-        # Of each caller: its guards, then the upstream.
-        self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
+        self._callers: dict[bytes, tuple[Caller, list[Described]]] = {}
+        """Each with its guards, then the upstream, by what was asked for."""
         self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
         self._resources: Resources = Resources(None if previous is None else previous._resources)
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self._previous = None  # what is not carried over is not kept alive
         self._issuer = self._make_issuer()
         self._means = self._make_means(workers, counts)
+        self._guards = Chain(self._means)
         self.told_names = self.document.told_names()
         """Fields of clients that nobody gets: see `Document.told_names`."""
         self._identities: dict[str, Identify | None] = {}  # of each service
@@ -264,7 +273,7 @@ class Generation:
             workers=workers,
             counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
             limit_store=self.document.limit_store,
-            caller=lambda call: self._caller(call, "last"),
+            caller=lambda call: self._caller(Asked(call))[0],
             # Kept by what is carried over, so it must not know of this generation.
             fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
             own=None if self._issuer is None else self._issuer.tokens,
@@ -283,7 +292,7 @@ class Generation:
         service = self.document.services[name]
         if service.http is not None:
             before = self._previous
-            if before is not None and name in before.upstreams and before.document.services[name] == service:
+            if before is not None and name in before.upstreams and before.document.services[name].http == service.http:
                 upstream = before.upstreams[name]
             else:
                 upstream = HttpUpstream(name, service.http, self._timer, self._registry, self._report.folder)
@@ -302,7 +311,7 @@ class Generation:
         assert key is not None, "the document was checked"
         settings = self._routes[name]
         limits = settings.limits or RouteLimits()
-        timeout = self._timeout(said, settings)
+        timeout = self.document.timeout(said)
         scope, body = self.document.scope(key, settings, self.told_names), limits.largest_body
         site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
@@ -362,42 +371,33 @@ class Generation:
             at = self._report.place("issuer", *(("login",) if name == "login" else ("paths", name)))
             yield self._compiled(text, said, at, partial(made, name))
 
-    def _operation(self, call: str) -> KafkaOperation | None:
-        """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
-        name, _, operation = call.partition(".")
-        kafka = self.document.services[name].kafka
-        return None if kafka is None else kafka.operations.get(operation)
-
-    def _timeout(self, said: RouteSettings, settings: RouteSettings) -> float:
-        """What the route says, else the operation, else the defaults."""
-        operation = None if settings.call is None else self._operation(settings.call)
-        of_operation = None if operation is None else operation.timeout
-        return said.timeout or of_operation or settings.timeout or DEFAULT_TIMEOUT
-
     def _forwards_method(self, settings: RouteSettings) -> bool:
         """Whether the service gets the client's own method."""
         if settings.call is None or settings.verb is not None:
             return False
         return self.document.services[settings.call.partition(".")[0]].http is not None
 
-    def _caller(self, call: str, mode: ReplyMode) -> Caller:
-        """The caller of `service.operation` inside the guards of the service: one for all routes that call it so."""
-        caller = self._callers.get((call, mode))
-        if caller is None:
-            name, _, operation = call.partition(".")
-            upstream = self.upstreams[name]
+    def _caller(self, asked: Asked) -> tuple[Caller, list[Described]]:
+        """The caller of `service.operation` inside the guards of the service, and its links: one for all routes that
+        call it so.
+        """
+        key = msgspec.msgpack.encode(asked)
+        if key not in self._callers:
+            name, _, operation = asked.call.partition(".")
+            upstream, service = self.upstreams[name], self.document.services[name]
             told = self._identify(name)
             guards: list[DescribedGuard] = [] if told is None else [told]
             if isinstance(upstream, HttpUpstream):
-                guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
                 bound: Caller = upstream.bind(operation)
                 described = upstream.described(operation)
+                instances = upstream.instances
             else:
-                bound = upstream.bind(operation, mode)
-                described = upstream.described(operation, mode)
-            caller = self._callers[call, mode] = stack(bound, guards)
-            self._links[call, mode] = [*guards, described]
-        return caller
+                bound = upstream.bind(operation, asked.mode)
+                described = upstream.described(operation, asked.mode)
+                instances = None
+            guards += self._guards.of(name, service, asked.repeats, instances)
+            self._callers[key] = stack(bound, guards), [*guards, described]
+        return self._callers[key]
 
     def _identify(self, name: str) -> Identify | None:
         """What tells a service who calls; one for all its operations."""
@@ -426,16 +426,16 @@ class Generation:
     def _planned(self, settings: RouteSettings, site: Site, timeout: float) -> tuple[CallPlan, Caller]:
         """A call and who makes it; noted in the route's chain."""
         assert settings.call is not None, "the document was checked"
-        call, operation = settings.call, self._operation(settings.call)
+        call, operation = settings.call, self.document.operation(settings.call)
         if operation is not None:
             settings = msgspec.structs.replace(
                 settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
             )
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
         plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=not behind_kafka)
-        mode = settings.reply or "last"
-        caller = self._caller(call, mode)
-        self.chains[site.name] += [plan, *self._links[call, mode]]
+        asked = Asked(call, settings.reply or "last", Repeats(retry=settings.retry))
+        caller, links = self._caller(asked)
+        self.chains[site.name] += [plan, *links]
         return plan, caller
 
 
