@@ -19,7 +19,7 @@ from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.guards.retry import check_retries
-from castlegate.guards.settings import Repeats, check_guards, check_repeats
+from castlegate.guards.settings import Repeats, check_guards, check_hedge, check_repeats
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
 from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
@@ -369,6 +369,7 @@ def _check_repeats(document: Document, route: Route, name: str, place: Place, at
         of_service = at.field("services", route.call.partition(".")[0])
         if route.retry is not None:
             check_retries(route.retry, place.field("retry"), kafka=service.kafka is not None)
+        check_hedge(route.hedge, place, kafka=service.kafka is not None)
         check_repeats(route, service, document.timeout(route), place, of_service, name)
 
 

@@ -108,6 +108,7 @@ class Asked(NamedTuple):
     call: str
     mode: ReplyMode = "last"
     repeats: Repeats = NO_REPEATS
+    operation: str = ""  # that a breaker judges by itself, if it does
 
 
 class Generation:
@@ -186,6 +187,7 @@ class Generation:
     def watch(self) -> None:
         """Have gauges tell of this generation from now on; what all share is as large as it says."""
         self._budget.resize(self._budget_size)
+        self._guards.watch()
         for upstream in self.upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.watch(self._registry)
@@ -395,9 +397,15 @@ class Generation:
                 bound = upstream.bind(operation, asked.mode)
                 described = upstream.described(operation, asked.mode)
                 instances = None
-            guards += self._guards.of(name, service, asked.repeats, instances)
+            guards += self._guards.of(name, asked.operation, service, asked.repeats, instances)
             self._callers[key] = stack(bound, guards), [*guards, described]
         return self._callers[key]
+
+    def _judged(self, call: str, route: str) -> str:
+        """What a breaker for each operation takes for one: over HTTP, where they have no names, a route."""
+        name, _, operation = call.partition(".")
+        breaker = self.document.services[name].breaker
+        return "" if breaker is None or breaker.per != "operation" else operation or route
 
     def _identify(self, name: str) -> Identify | None:
         """What tells a service who calls; one for all its operations."""
@@ -433,7 +441,12 @@ class Generation:
             )
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
         plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=not behind_kafka)
-        asked = Asked(call, settings.reply or "last", Repeats(retry=settings.retry))
+        asked = Asked(
+            call,
+            settings.reply or "last",
+            Repeats(retry=settings.retry, hedge=settings.hedge),
+            self._judged(call, site.name),
+        )
         caller, links = self._caller(asked)
         self.chains[site.name] += [plan, *links]
         return plan, caller

@@ -29,6 +29,9 @@ from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, PublishSettings, RouteBounds, RouteLimits
+from castlegate.guards.breaker import BreakerSettings
+from castlegate.guards.concurrency import ConcurrencySettings
+from castlegate.guards.hedge import HedgeSettings
 from castlegate.guards.identity import Identity
 from castlegate.guards.retry import RepeatBudgetSettings, Retries
 from castlegate.guards.settings import Repeats
@@ -213,6 +216,12 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """When a call that failed is tried again."""
     repeats: RepeatBudgetSettings = RepeatBudgetSettings()
     """How much of its calls may be repetitions."""
+    breaker: BreakerSettings | None = None
+    """When it is left alone, because too many calls of it fail."""
+    concurrency: ConcurrencySettings | None = None
+    """How many calls of it may be under way at once."""
+    hedge: HedgeSettings | None = None
+    """When a slow call is asked of another instance as well."""
 
     def check(self, at: Place) -> None:
         """One protocol."""

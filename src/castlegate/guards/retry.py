@@ -25,7 +25,7 @@ from castlegate.message import Call, Caller, Reply
 from castlegate.rules.budget import RepeatBudget
 from castlegate.rules.instances import Instances
 from castlegate.sketch import Description, Sketch
-from castlegate.telemetry.metrics import Counter, Registry
+from castlegate.telemetry.metrics import Counter, Family, Registry
 
 Cause = Literal["connect", "no_answer", "reset", "timeout", "busy", "broker"]
 Method = Literal["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"]
@@ -172,11 +172,7 @@ class Retry:
         )
         reasons = {*self._causes.values(), *(("status",) if self._statuses else ())}
         self._counters: dict[str, Counter] = {reason: retries.child(service, reason) for reason in sorted(reasons)}
-        self._refused = registry.counter(
-            "castlegate_upstream_repeats_refused_total",
-            "Retries and hedges that the budget left no room for.",
-            "service",
-        ).child(service)
+        self._refused = refused_repeats(registry).child(service)
 
     def describe(self, sketch: Sketch) -> Description:
         """When it tries again."""
@@ -329,6 +325,12 @@ class Retry:
         if not isinstance(call.body, bytes) or self._instances is None:
             return False
         return call.idempotent or (self._key is not None and self._key in call.headers)
+
+
+def refused_repeats(registry: Registry) -> Family[Counter]:
+    """Of retries and hedges."""
+    name, text = "castlegate_upstream_repeats_refused_total", "Retries and hedges that the budget left no room for."
+    return registry.counter(name, text, "service")
 
 
 async def _tried(inner: Caller, call: Call) -> Reply | CallFailed:
