@@ -21,6 +21,7 @@ from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.guards.backlog import Queue
 from castlegate.guards.chain import Chain
 from castlegate.guards.identity import Identify, identify
 from castlegate.guards.settings import NO_REPEATS, Repeats
@@ -56,7 +57,7 @@ from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.upstream import HttpUpstream
-from castlegate.upstreams.kafka.settings import EMBEDDED
+from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaService
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
@@ -392,14 +393,25 @@ class Generation:
             if isinstance(upstream, HttpUpstream):
                 bound: Caller = upstream.bind(operation)
                 described = upstream.described(operation)
-                instances = upstream.instances
+                instances, queue = upstream.instances, None
             else:
                 bound = upstream.bind(operation, asked.mode)
                 described = upstream.described(operation, asked.mode)
-                instances = None
-            guards += self._guards.of(name, asked.operation, service, asked.repeats, instances)
+                instances, queue = None, self._queue(name, service.kafka, upstream.topic(operation, asked.mode))
+            guards += self._guards.of(name, asked.operation, service, asked.repeats, instances, queue)
             self._callers[key] = stack(bound, guards), [*guards, described]
         return self._callers[key]
+
+    def _queue(self, name: str, settings: KafkaService | None, topic: str) -> Queue | None:
+        """What is known of the backlog of a topic of the service, if it says which group reads it."""
+        engine = self.engine
+        group = None if settings is None else settings.group
+        if engine is None or group is None:
+            return None
+        # It is read through an engine and ends with it.
+        kind = f"lag of {name} in {id(engine)}"
+        lag = self._resources.keep(kind, group, lambda: engine.lag(name, group))
+        return Queue(topic, group.group, group.every, lag.of(topic))
 
     def _judged(self, call: str, route: str) -> str:
         """What a breaker for each operation takes for one: over HTTP, where they have no names, a route."""

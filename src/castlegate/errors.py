@@ -77,6 +77,7 @@ class Kinds:
     NO_INSTANCE = Kind("no_instance", 503, "Service has no instances", 5)
     CONNECT_TIMEOUT = Kind("connect_timeout", 504, "Service not reachable in time")
     TIMEOUT = Kind("timeout", 504, "Service did not answer in time")
+    BEHIND = Kind("behind", 503, "Service is behind", 1)
     BREAKER_OPEN = Kind("breaker_open", 503, "Service is left alone for a while", 1)
     SATURATED = Kind("saturated", 503, "Service has enough to do", 1)
     POOL_EXHAUSTED = Kind("pool_exhausted", 503, "Service busy", 1)

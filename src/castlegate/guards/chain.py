@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from castlegate.guards.backlog import Queue, Waits
 from castlegate.guards.breaker import NAME, Breakers, BreakerSettings, CircuitBreaker, InstanceBreakers
 from castlegate.guards.concurrency import Concurrency, ConcurrencySettings, Places
 from castlegate.guards.hedge import Hedge, HedgeSettings
@@ -27,6 +28,7 @@ class Chain:
         self._means = means
         self._breakers: dict[tuple[str, str], CircuitBreaker | InstanceBreakers] = {}
         self._limits: dict[str, Concurrency] = {}
+        self._waits: dict[str, Waits] = {}
         self._instances: dict[str, Instances[Any]] = {}
 
     def watch(self) -> None:
@@ -35,6 +37,8 @@ class Chain:
             breaker.watch()
         for limit in self._limits.values():
             limit.watch()
+        for wait in self._waits.values():
+            wait.watch()
         now = self._means.timer.now()
         for name, instances in self._instances.items():
             if not isinstance(self._breakers.get((name, "instance")), InstanceBreakers):
@@ -42,9 +46,15 @@ class Chain:
                     instances.put_back(instance, NAME, now)
 
     def of(
-        self, name: str, operation: str, service: Guarded, repeats: Repeats, instances: Instances[Any] | None
+        self,
+        name: str,
+        operation: str,
+        service: Guarded,
+        repeats: Repeats,
+        instances: Instances[Any] | None,
+        queue: Queue | None,
     ) -> list[DescribedGuard]:
-        """Those of a service's operation. `instances` None: it is behind Kafka."""
+        """Those of a service's operation. `instances` None: it is behind Kafka. `queue`: if its backlog is known."""
         means = self._means
         guards: list[DescribedGuard] = []
         budget = self._budget(name, service.repeats)
@@ -57,6 +67,8 @@ class Chain:
             guards.append(self._hedge(name, hedge, budget))
         if service.breaker is not None:
             guards.append(self._breaker(name, operation, service.breaker, instances))
+        if queue is not None:
+            guards.append(self._wait(name, queue))
         if service.concurrency is not None:
             guards.append(self._limit(name, service.concurrency))
         return guards
@@ -84,6 +96,11 @@ class Chain:
                 made = CircuitBreaker(name, settings, of, breakers.of(of), means.timer.now, means.registry)
             self._breakers[name, of] = made
         return made
+
+    def _wait(self, name: str, queue: Queue) -> Waits:
+        if queue.topic not in self._waits:
+            self._waits[queue.topic] = Waits(name, queue, self._means.timer.now, self._means.registry)
+        return self._waits[queue.topic]
 
     def _limit(self, name: str, settings: ConcurrencySettings) -> Concurrency:
         means = self._means
