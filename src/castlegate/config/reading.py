@@ -263,10 +263,14 @@ def _hint(node: Node, shape: Shape) -> str:
         return f"; write {meant}" if meant else ""
     if shape.kind is str:
         return f'; write "{node.written}"'
-    if shape.kind is list and shape_of(shape.options[0]).kind is str:
+    if shape.kind is list and _takes_text(shape_of(shape.options[0])):
         return f"; write [{node.written}]"
     if shape.kind is bool and node.written.lower() in _TRUE_OR_FALSE:
         return f"; write {_TRUE_OR_FALSE[node.written.lower()]}"
     if shape.kind in (int, float, bool) and not node.plain and type(resolve(node.written)) is shape.kind:
         return f"; write {node.written} without quotes"
     return ""
+
+
+def _takes_text(shape: Shape) -> bool:
+    return shape.kind is str or (shape.kind is Union and str in shape.options)

@@ -58,7 +58,7 @@ async def _examine(path: Path, within: float, tell: Callable[[Finding], None]) -
         if service.http is not None:
             upstream = generation.upstreams[name]
             certificates = upstream.certificates if isinstance(upstream, HttpUpstream) else None
-            groups += [_instance(name, url, certificates, within, tell) for url in service.http.instances]
+            groups += [_instance(name, each.url, certificates, within, tell) for each in service.http.targets]
     if generation.engine is not None:
         groups.append(_Kafka(generation, generation.engine, within, tell).examine())
     findings = [finding for group in await asyncio.gather(*groups) for finding in group]

@@ -62,24 +62,25 @@ class RoundRobin(Generic[I]):
         instances = self._instances
         if now >= instances.next_step:
             instances.advance(now)
-        chosen = self._next(instances.available)
+        chosen = self._next(call)
         if call.tried and chosen in call.tried:
             for _ in call.tried:
-                chosen = self._next(instances.available)
+                chosen = self._next(call)
                 if chosen not in call.tried:
                     return chosen
             others = instances.untried(call.tried)
             return others[0] if others else chosen
         return chosen
 
-    def _next(self, choices: list[I]) -> I:
+    def _next(self, call: Call) -> I:
         due = self._due
         if due:
             self._now, number, chosen = due[0]
             heapreplace(due, (self._now + 1 / chosen.pull, number, chosen))
             return chosen
+        choices = self._instances.available
         if not choices:
-            raise nobody()
+            raise nobody(call)
         at = self._latest = (self._latest + 1) % len(choices)
         return choices[at]
 
@@ -107,19 +108,20 @@ class _OfTwo(Generic[I]):
         instances.watch(self._changed)
         self._changed()
 
-    def _draw(self, choices: list[I]) -> tuple[I, I]:
+    def _draw(self, call: Call) -> tuple[I, I]:
         """Two, of which neither is the other if all get the same and there are two."""
+        choices = self._instances.available
         count = len(choices)
         if self._ends:
-            ends, total = self._ends, self._total
-            return choices[bisect(ends, random() * total, 0, count - 1)], choices[  # noqa: S311
-                bisect(ends, random() * total, 0, count - 1)  # noqa: S311
-            ]
+            ends, last, total = self._ends, count - 1, self._total
+            one = bisect(ends, random() * total, 0, last)  # noqa: S311 - not a secret
+            other = bisect(ends, random() * total, 0, last)  # noqa: S311
+            return choices[one], choices[other]
         if count < 2:
             if not count:
-                raise nobody()
+                raise nobody(call)
             return choices[0], choices[0]
-        one = int(random() * count)  # noqa: S311 - not a secret
+        one = int(random() * count)  # noqa: S311
         other = int(random() * (count - 1))  # noqa: S311
         return choices[one], choices[other if other < one else other + 1]
 
@@ -128,7 +130,7 @@ class _OfTwo(Generic[I]):
         instances, tried = self._instances, call.tried
         choices = instances.available
         if choices:
-            fresh = [each for _ in range(_DRAWS) for each in self._draw(choices) if each not in tried]
+            fresh = [each for _ in range(_DRAWS) for each in self._draw(call) if each not in tried]
             if fresh:
                 return fresh
         return instances.untried(tried) or choices
@@ -158,9 +160,9 @@ class LeastRequest(_OfTwo[I]):
         if call.tried:
             among = self._among(call)
             if not among:
-                raise nobody()
+                raise nobody(call)
             return min(among, key=lambda each: each.in_flight / each.pull)
-        one, other = self._draw(instances.available)
+        one, other = self._draw(call)
         return other if other.in_flight * one.pull < one.in_flight * other.pull else one
 
 
@@ -186,9 +188,9 @@ class PeakEwma(_OfTwo[I]):
         if call.tried:
             among = self._among(call)
             if not among:
-                raise nobody()
+                raise nobody(call)
             return min(among, key=lambda each: self._wait(each, now))
-        one, other = self._draw(instances.available)
+        one, other = self._draw(call)
         return other if self._wait(other, now) < self._wait(one, now) else one
 
     def learn(self, instance: I, seconds: float, now: float) -> None:
@@ -211,6 +213,7 @@ class PeakEwma(_OfTwo[I]):
 _UNKNOWN = 1e6  # seconds
 
 
-def nobody() -> CallFailed:
+def nobody(call: Call) -> CallFailed:
     """No instance may be chosen."""
+    call.instance = None  # so that nobody takes it for a failure of the one before
     return CallFailed(Kinds.NO_INSTANCE, Outcome.NOT_SENT, "The service has no instance that may be asked.")

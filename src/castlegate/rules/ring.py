@@ -55,7 +55,7 @@ class ConsistentHash(Generic[I]):
                 return owner
         choices = self._instances.untried(tried) or self._instances.available
         if not choices:
-            raise nobody()
+            raise nobody(call)
         return choices[hashed % len(choices)]
 
     def _changed(self) -> None:

@@ -176,16 +176,7 @@ def _in_field(name: str) -> Take:
 
 def _in_cookie(name: str) -> Take:
     wanted = name.encode()
-
-    def take(request: Request) -> bytes | None:
-        for field in request.headers.get_all(b"cookie"):
-            for pair in field.split(b";"):
-                found, _, value = pair.strip(b" \t").partition(b"=")
-                if found == wanted and value:
-                    return value
-        return None
-
-    return take
+    return lambda request: request.headers.cookie(wanted)
 
 
 def _in_query(name: str) -> Take:

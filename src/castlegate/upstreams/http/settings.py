@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from castlegate.config.addresses import check_host, parse_address, parse_origin
 from castlegate.config.report import Place
 from castlegate.config.units import Count, Seconds, Size
+from castlegate.upstreams.http.balance import Balance
 from castlegate.wire.service_tls import ServiceTls
 
 _USER = re.compile(r"//[^/@]*@")  # may hold a password
@@ -50,19 +51,37 @@ class HttpPool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             at.field("uploads").mistake(f"expected at most {self.connections}, as many as 'connections'")
 
 
+class Target(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One instance."""
+
+    url: str
+    """`http://host:port` or `https://host:port`."""
+    weight: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+    """How much it gets in proportion to the others, 1 to 100."""
+    priority: Annotated[int, msgspec.Meta(ge=0, le=9)] = 0
+    """Those of the lowest number are asked; the next ones while none of these may be."""
+
+
 class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A service behind HTTP/1.1. A list of URLs stands for `instances` alone."""
 
     short: ClassVar[str] = "instances"
 
-    instances: list[str]
-    """`http://host:port` or `https://host:port` of each instance; requests go round them in turn."""
+    instances: list[str | Target]
+    """`http://host:port` or `https://host:port` of each instance; where there is more to say of one, a mapping."""
+    balance: Balance = Balance()
+    """Which of several instances is asked."""
     host: str | None = None
     """The `Host` sent to it; else the instance's own `host:port`."""
     tls: ServiceTls = ServiceTls()
     """How `https://` instances prove who they are, and we to them."""
     pool: HttpPool = HttpPool()
     """Bounds on connections and waits."""
+
+    @property
+    def targets(self) -> list[Target]:
+        """The instances with what holds for each."""
+        return [Target(url=each) if isinstance(each, str) else each for each in self.instances]
 
     def check(self, at: Place) -> None:
         """The instances and the host."""
@@ -71,16 +90,16 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
             places.mistake("expected at least one URL such as http://users:8000")
         seen: dict[tuple[str, int], int] = {}
         encrypted = False
-        for index, instance in enumerate(self.instances):
-            place = places.field(index)
+        for index, (target, said) in enumerate(zip(self.targets, self.instances, strict=True)):
+            place = places.field(index) if isinstance(said, str) else places.field(index).field("url")
             try:
-                origin = parse_origin(instance)
+                origin = parse_origin(target.url)
             except ValueError as error:
-                place.refuse(_USER.sub("//...@", instance), error)
+                place.refuse(_USER.sub("//...@", target.url), error)
                 continue
             encrypted = encrypted or origin.tls
             if seen.setdefault(origin[:2], index) != index:
-                place.mistake(f"{place.shown(instance)} is listed twice")
+                place.mistake(f"{place.shown(target.url)} is listed twice")
         if self.tls != ServiceTls() and not encrypted and not places.spoilt:
             at.field("tls").mistake("none of the instances is https://, so there is nothing to say about TLS")
         if self.host is not None:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from castlegate.config.addresses import Origin, parse_origin
 from castlegate.errors import CallFailed
-from castlegate.message import Call, Caller, Reply
-from castlegate.rules.balancing import Balancer, RoundRobin
+from castlegate.message import Call, Caller, Reply, stack
 from castlegate.rules.instances import Instance, Instances
 from castlegate.sketch import Described, Description, Sketch
-from castlegate.telemetry.metrics import Family, Gauge, Registry
+from castlegate.telemetry.metrics import Counter, Family, Gauge, Registry
+from castlegate.upstreams.http.balance import choosing, told
 from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
@@ -26,14 +27,17 @@ from castlegate.waiting import Waiter
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
+_MOST_ADDRESSES = 1000  # of instances that a service has or had, which metrics tell apart
 _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 
 
 class HttpInstance(Instance):
     """One instance, with the connections to it."""
 
-    __slots__ = ("pool", "url", "version")
+    __slots__ = ("answered", "label", "pool", "url", "version")
     pool: Pool
+    label: str  # in metrics
+    answered: Counter
     url: str  # as people read it
     version: bytes  # what stands behind the target in the head of every call
 
@@ -57,9 +61,10 @@ class HttpUpstream:
             "castlegate_upstream_requests_total",
             "Calls of instances: answered, or the kind of failure.",
             "service",
+            "address",
             "result",
         )
-        self._answered = self._results.child(name, "answered")
+        self._addresses: set[str] = set()
         self._seconds = registry.histogram(
             "castlegate_upstream_duration_seconds", "From sending a call to the head of its answer.", "service"
         ).child(name)
@@ -67,14 +72,21 @@ class HttpUpstream:
         self._settings = settings
         self._timer = timer
         self._host = None if settings.host is None else settings.host.encode()
-        origins = [parse_origin(each) for each in settings.instances]
+        origins = [parse_origin(each.url) for each in settings.targets]
         self.certificates = certificates
         if certificates is None and any(origin.tls for origin in origins):
             path = "services", name, "http", "tls"
             self.certificates = ServiceCertificates(settings.tls, f"service {name}", path, folder)
-        self.instances = Instances([self._make(origin) for origin in origins])
+        self.instances = Instances(
+            [
+                self._make(origin, each.weight, each.priority)
+                for origin, each in zip(origins, settings.targets, strict=True)
+            ],
+            slow_start=settings.balance.slow_start,
+        )
         """Who may be chosen."""
-        self._balancer: Balancer[HttpInstance] = RoundRobin(self.instances)
+        self._balancer, wrappers = choosing(settings.balance, self.instances, name, timer.now)
+        self._caller = stack(self._call, wrappers)
         self._choose: Callable[[Call, float], HttpInstance]
         self.instances.watch(self._bind_choice)
         self._bind_choice()
@@ -99,6 +111,10 @@ class HttpUpstream:
             instance, origin.host, origin.port, self._settings.pool, self._reader, self._timer, certificates
         )
         instance.url = str(origin)
+        if len(self._addresses) < _MOST_ADDRESSES:
+            self._addresses.add(instance.name)
+        instance.label = instance.name if instance.name in self._addresses else "other"
+        instance.answered = self._results.child(self._name, instance.label, "answered")
         instance.version = b" HTTP/1.1\r\nhost: %b\r\n" % (self._host or origin.authority.encode())
         return instance
 
@@ -113,17 +129,24 @@ class HttpUpstream:
 
     def watch(self, registry: Registry) -> None:
         """Have the gauges of its service tell of this one."""
-        connections, waiting = _gauges(registry)
+        connections, waiting, instances = _gauges(registry)
         connections.watch(lambda: sum(pool.idle for pool in self._pools()), self._name, "idle")
         connections.watch(lambda: sum(pool.open - pool.idle for pool in self._pools()), self._name, "busy")
         waiting.watch(lambda: sum(pool.waiting for pool in self._pools()), self._name)
+        for state in _STATES:
+            instances.watch(partial(self._count, state), self._name, state)
 
     def unwatch(self, registry: Registry) -> None:
         """There is no such service any more."""
-        connections, waiting = _gauges(registry)
+        connections, waiting, instances = _gauges(registry)
         connections.forget(self._name, "idle")
         connections.forget(self._name, "busy")
         waiting.forget(self._name)
+        for state in _STATES:
+            instances.forget(self._name, state)
+
+    def _count(self, state: str) -> int:
+        return sum(_state(each) == state for each in self.instances.members)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -136,7 +159,7 @@ class HttpUpstream:
     def bind(self, operation: str) -> Caller:
         """The caller; HTTP services have no operations, method and target come with the call."""
         del operation
-        return self._call
+        return self._caller
 
     def described(self, operation: str) -> Described:
         """What `bind` bound, as `castlegate explain` tells it."""
@@ -152,9 +175,11 @@ class HttpUpstream:
         host = self._host or ("that of the instance" if len(instances) > 1 else instances[0].name)
         method, target = call.method.decode(), sketch.show(call.target)
         says: dict[str, Any] = {
-            "sends": [f"{method} {each.url}{target}" for each in instances],
+            "sends": [f"{method} {each.url}{target}{_rank(each)}" for each in instances],
             "fields": [f"host: {sketch.show(host)}", *fields],
         }
+        if len(instances) > 1:
+            says["chooses"] = told(self._settings.balance, sketch, self.instances)
         if call.body:
             assert isinstance(call.body, bytes)
             says["body"] = sketch.show(call.body)
@@ -163,7 +188,11 @@ class HttpUpstream:
     async def _call(self, call: Call) -> Reply:
         """Ask one instance. Raises `CallFailed`, having noted the instance among those that were tried."""
         now = self._now()
-        instance = call.instance = self._choose(call, now)
+        try:
+            instance = call.instance = self._choose(call, now)
+        except CallFailed as failed:
+            self._results.child(self._name, "none", failed.kind.name).value += 1
+            raise
         pool = instance.pool
         instance.in_flight += 1
         until = call.until(now)
@@ -182,7 +211,7 @@ class HttpUpstream:
             reply = await waiter
         except CallFailed as failed:
             call.tried.append(instance)
-            self._results.child(self._name, failed.kind.name).value += 1
+            self._results.child(self._name, instance.label, failed.kind.name).value += 1
             raise
         except asyncio.CancelledError:
             if connection is not None and waiter is not None:
@@ -196,7 +225,7 @@ class HttpUpstream:
                 instance.in_flight -= 1  # else the connection does that
             if uploads is not None:
                 uploads.leave()
-        self._answered.value += 1
+        instance.answered.value += 1
         self._seconds.observe(self._now() - now)
         return reply
 
@@ -217,8 +246,23 @@ class HttpUpstream:
         )  # fmt: skip
 
 
-def _gauges(registry: Registry) -> tuple[Family[Gauge], Family[Gauge]]:
+def _rank(instance: HttpInstance) -> str:
+    """What it gets, where that is not the ordinary."""
+    weight = f"weight {instance.weight}" if instance.weight != 1 else ""
+    priority = f"priority {instance.priority}" if instance.priority else ""
+    return f" ({', '.join(filter(None, (weight, priority)))})" if weight or priority else ""
+
+
+_STATES = ("well", "out", "drained")
+
+
+def _state(instance: Instance) -> str:
+    return "well" if instance.well else "out" if instance.drained_since is None else "drained"
+
+
+def _gauges(registry: Registry) -> tuple[Family[Gauge], Family[Gauge], Family[Gauge]]:
     return (
         registry.gauge("castlegate_upstream_connections", "Connections to services by state.", "service", "state"),
         registry.gauge("castlegate_upstream_waiting", "Calls that wait for a connection.", "service"),
+        registry.gauge("castlegate_upstream_instances", "Instances of services by state.", "service", "state"),
     )
