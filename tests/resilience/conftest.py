@@ -85,7 +85,7 @@ def ask(gateway: Gateway, line: str, *fields: str, body: bytes = b"") -> tuple[i
     """One request on a connection of its own."""
     length = f"Content-Length: {len(body)}\r\n" if body or line.startswith(("POST", "PUT", "PATCH")) else ""
     head = f"{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{length}" + "".join(f"{each}\r\n" for each in fields)
-    with Client(gateway.port, 15) as client:
+    with Client(gateway.port, 40) as client:
         return client.send(f"{head}\r\n".encode() + body).read_answer()
 
 

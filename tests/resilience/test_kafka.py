@@ -95,7 +95,7 @@ def test_brokers_that_come_back_in_time_get_the_request_after_all(own_broker: Br
     create_topics(own_broker.bootstrap, {TOPIC: 4})
     config = f"""
 kafka: "{own_broker.bootstrap}"
-services: {{guarded: {{kafka: plain, retry: {{tries: 100, longest_backoff: 200ms}}}}}}
+services: {{guarded: {{kafka: plain, retry: {{tries: 1000, longest_backoff: 200ms}}}}}}
 defaults: {{public: true, timeout: 30s}}
 routes: {{POST /: {{call: guarded.script}}, POST /once: {{call: guarded.script, retry: 1, timeout: 1s}}}}
 """
