@@ -96,5 +96,10 @@ class GroupLag:
 
 async def _answer(future: Future[Any]) -> Any:
     """Raises `KafkaException` and `TimeoutError`."""
-    async with asyncio.timeout(_TIMEOUT_S + _GRACE_S):
-        return await asyncio.wrap_future(future)
+    # Never cancelled: the client settles it in any case, and fails where it cannot.
+    answer = asyncio.wrap_future(future)
+    answer.add_done_callback(lambda done: done.exception())
+    done, _ = await asyncio.wait([answer], timeout=_TIMEOUT_S + _GRACE_S)
+    if not done:
+        raise TimeoutError("the brokers do not answer")
+    return answer.result()
