@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import uvloop
 from benchmarks.measure import LOAD_CORE, pinned
@@ -21,7 +22,7 @@ class _Connection(asyncio.Protocol):
         self._waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if data.endswith(b"\r\n\r\n"):
@@ -33,7 +34,6 @@ class _Connection(asyncio.Protocol):
             self._waiting.cancel()
 
     def _answer(self) -> None:
-        assert isinstance(self._transport, asyncio.Transport)
         self._transport.write(_ANSWER)
 
 

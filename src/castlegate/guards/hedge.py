@@ -11,6 +11,7 @@ taken by then, so however many instances are slow, no more are repeated than the
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ClassVar
@@ -62,6 +63,7 @@ class Hedge:
         self.lately = lately
         self.budget = budget
         self.now = now
+        self.alarms = _Alarms(now)
         hedges = registry.counter(
             "castlegate_upstream_hedges_total",
             "Second tries of slow calls: sent, and those whose answer was the first.",
@@ -103,6 +105,48 @@ class Hedge:
         return None if lately is None else max(lately, said.least)
 
 
+class _Alarm:
+    """When a race gets its second try; without one if it is over."""
+
+    __slots__ = ("at", "race")
+
+    def __init__(self, at: float, race: _Race) -> None:
+        self.at = at
+        self.race: _Race | None = race
+
+
+class _Alarms:
+    """Those of all calls, behind one timer of the loop: their delays are the same, so they ring in order. (One that got
+    shorter may be late once.)
+    """
+
+    __slots__ = ("_alarms", "_now", "_running")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._alarms: deque[_Alarm] = deque()
+        self._running = False
+
+    def ring(self, at: float, race: _Race) -> _Alarm:
+        """At this loop time, unless the race is taken out before."""
+        alarm = _Alarm(at, race)
+        self._alarms.append(alarm)
+        if not self._running:
+            self._running = True
+            asyncio.get_running_loop().call_at(at, self._ring)
+        return alarm
+
+    def _ring(self) -> None:
+        alarms, now = self._alarms, self._now()
+        while alarms and (alarms[0].race is None or alarms[0].at <= now):
+            race = alarms.popleft().race
+            if race is not None:
+                race.start_second()
+        self._running = bool(alarms)
+        if alarms:
+            asyncio.get_running_loop().call_at(alarms[0].at, self._ring)
+
+
 class _Race:
     """One call, tried once or twice."""
 
@@ -123,10 +167,10 @@ class _Race:
         """The answer. Raises what the first of the tries failed with, if both did."""
         hedge = self._hedge
         self._start(self._call)
-        timer: asyncio.TimerHandle | None = None
+        alarm: _Alarm | None = None
         try:
             if not self._waiter.done() and (delay := hedge.delay) is not None:
-                timer = asyncio.get_running_loop().call_later(delay, self._start_second)
+                alarm = hedge.alarms.ring(self._began + delay, self)
             return await self._waiter
         except asyncio.CancelledError:
             if self._waiter.done() and not self._waiter.failed():
@@ -134,8 +178,8 @@ class _Race:
             raise
         finally:
             hedge.lately.observe(hedge.now() - self._began)
-            if timer is not None:
-                timer.cancel()
+            if alarm is not None:
+                alarm.race = None
             for task in self._tries:
                 task.cancel()
             if len(self._tries) > 1:
@@ -147,7 +191,8 @@ class _Race:
         self._tries.append(task)
         task.start()
 
-    def _start_second(self) -> None:
+    def start_second(self) -> None:
+        """It has taken long enough."""
         hedge, first = self._hedge, self._call
         left = first.until(self._began) - hedge.now()
         if self._waiter.done() or left <= 0:

@@ -213,7 +213,7 @@ class Retry:
 
     def wrap(self, inner: Caller) -> Caller:
         """The caller with this guard around it."""
-        budget, now, statuses = self._budget, self._now, self._statuses
+        budget, now, statuses, limited = self._budget, self._now, self._statuses, self._per_try is not None
 
         async def call_with_retry(call: Call) -> Reply:
             until = call.until(now())
@@ -227,17 +227,21 @@ class Retry:
 
         async def call_with_conditions(call: Call) -> Reply:
             until = call.until(now())
-            self._limit(call, until, 1)
+            if limited:
+                self._limit(call, until, 1)
             budget.active += 1
             try:
-                result = await _tried(inner, call)
-                if isinstance(result, Reply) and result.status not in statuses:
+                result = await inner(call)
+                if result.status not in statuses:
                     return result
+            except CallFailed as failed:
+                return await self._again(inner, call, until, failed)
+            else:
                 return await self._again(inner, call, until, result)
             finally:
                 budget.active -= 1
 
-        return call_with_conditions if self._per_try is not None or statuses else call_with_retry
+        return call_with_conditions if limited or statuses else call_with_retry
 
     async def _again(self, inner: Caller, call: Call, until: float, result: Reply | CallFailed) -> Reply:
         """Try until it is done, or no try is left. `until`: loop time."""
