@@ -103,6 +103,38 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
     if service.kafka is not None:
         _check_kafka(document, place.field("kafka"), at)
     check_guards(service, place, kafka=service.kafka is not None)
+    if service.canary is not None:
+        _check_other(document, name, service.canary.service, place.field("canary", "service"), at)
+    if service.mirror is not None:
+        _check_shadow(document, name, service.mirror.service, place.field("mirror", "service"), at)
+
+
+def _check_other(document: Document, name: str, said: str, place: Place, at: Place) -> Service | None:
+    """The service that takes calls of this one, or copies of them: another one of the same protocol, and the last."""
+    other, service = document.services.get(said), document.services[name]
+    if other is None:
+        if not (at.field("services").spoilt or at.field("services", said).spoilt):
+            place.mistake(f"no service is called {place.shown(said)}{suggest(said, document.services, 'there are')}")
+    elif said == name:
+        place.mistake("this is the service itself; name another one")
+    elif (other.http is None) != (service.http is None):
+        place.mistake(f"'{said}' and '{name}' do not speak the same protocol")
+    elif other.canary is not None or other.mirror is not None:
+        place.mistake(f"'{said}' passes calls on itself, with 'canary' or 'mirror'; name one that does not")
+    else:
+        return other
+    return None
+
+
+def _check_shadow(document: Document, name: str, said: str, place: Place, at: Place) -> None:
+    """That copies share nothing with calls that somebody waits for."""
+    other = _check_other(document, name, said, place, at)
+    if other is None:
+        return
+    if other.http is None:
+        place.mistake("only calls of services that speak HTTP are copied: over Kafka they would share what others need")
+    elif any((route.call or "").partition(".")[0] == said for route in document.routes.values()):
+        place.mistake(f"'{said}' is called by routes, whose connections copies would take; name a service for it alone")
 
 
 def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -> None:

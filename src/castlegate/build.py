@@ -22,8 +22,10 @@ from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.guards.backlog import Queue
+from castlegate.guards.canary import Canary
 from castlegate.guards.chain import Chain
 from castlegate.guards.identity import Identify, identify
+from castlegate.guards.mirror import Mirror, Shadows
 from castlegate.guards.settings import NO_REPEATS, Repeats
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
 from castlegate.issuer.families import Bounds, Families
@@ -389,7 +391,7 @@ class Generation:
             name, _, operation = asked.call.partition(".")
             upstream, service = self.upstreams[name], self.document.services[name]
             told = self._identify(name)
-            guards: list[DescribedGuard] = [] if told is None else [told]
+            guards = [*self._passing_on(name, operation, asked), *([] if told is None else [told])]
             if isinstance(upstream, HttpUpstream):
                 bound: Caller = upstream.bind(operation)
                 described = upstream.described(operation)
@@ -418,6 +420,20 @@ class Generation:
         name, _, operation = call.partition(".")
         breaker = self.document.services[name].breaker
         return "" if breaker is None or breaker.per != "operation" else operation or route
+
+    def _passing_on(self, name: str, operation: str, asked: Asked) -> list[DescribedGuard]:
+        """What hands its calls to other services, or copies of them."""
+        guards: list[DescribedGuard] = []
+        service = self.document.services[name]
+        if service.mirror is not None:
+            shadows = self._resources.keep(f"mirror of {name}", service.mirror, Shadows)
+            shadow, _ = self._caller(Asked(service.mirror.service))
+            guards.append(Mirror(service.mirror, name, shadow, shadows, self._timer.now, self._registry))
+        if service.canary is not None:
+            other = f"{service.canary.service}.{operation}" if operation else service.canary.service
+            caller, _ = self._caller(asked._replace(call=other))
+            guards.append(Canary(service.canary, caller))
+        return guards
 
     def _identify(self, name: str) -> Identify | None:
         """What tells a service who calls; one for all its operations."""

@@ -30,9 +30,11 @@ from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, PublishSettings, RouteBounds, RouteLimits
 from castlegate.guards.breaker import BreakerSettings
+from castlegate.guards.canary import CanarySettings
 from castlegate.guards.concurrency import ConcurrencySettings
 from castlegate.guards.hedge import HedgeSettings
 from castlegate.guards.identity import Identity
+from castlegate.guards.mirror import MirrorSettings
 from castlegate.guards.retry import RepeatBudgetSettings, Retries
 from castlegate.guards.settings import Repeats
 from castlegate.issuer.settings import IssuerSettings
@@ -222,6 +224,10 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """How many calls of it may be under way at once."""
     hedge: HedgeSettings | None = None
     """When a slow call is asked of another instance as well."""
+    canary: CanarySettings | None = None
+    """A share of its calls goes to another service, a new version."""
+    mirror: MirrorSettings | None = None
+    """Copies of its calls go to another service, whose answers nobody gets."""
 
     def check(self, at: Place) -> None:
         """One protocol."""

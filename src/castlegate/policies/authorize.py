@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from castlegate.config.references import dig
+from castlegate.calls.claims import ClaimRule
 from castlegate.config.report import Place, listed
 from castlegate.errors import Kinds, RequestRefused
 from castlegate.expressions.program import Undecided
@@ -125,28 +125,6 @@ def authorize(settings: Authorization, site: Site) -> Authorize | None:
     if not (settings.scopes or settings.claims or rules):
         return None
     return Authorize(settings, rules, site)
-
-
-class ClaimRule:
-    """A claim and the values of it that will do."""
-
-    __slots__ = ("_accepted", "_steps", "name")
-
-    def __init__(self, name: str, accepted: Any) -> None:
-        self.name = name
-        self._steps = [name] if ":" in name or "/" in name else name.split(".")
-        self._accepted = frozenset(map(_typed, accepted if isinstance(accepted, list) else [accepted]))
-
-    def holds(self, claims: Mapping[str, Any]) -> bool:
-        """Whether the claim has one of the values."""
-        found = dig(claims, self._steps)
-        if isinstance(found, list):
-            return any(isinstance(each, (str, int, float)) and _typed(each) in self._accepted for each in found)
-        return isinstance(found, (str, int, float)) and _typed(found) in self._accepted
-
-
-def _typed(value: Any) -> tuple[bool, Any]:
-    return isinstance(value, bool), value  # `true` is not 1
 
 
 class Denied(NamedTuple):

@@ -7,12 +7,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
-from castlegate.calls.roots import COOKIE, PRINCIPAL
-from castlegate.config.references import MISSING, NO_PARTS, Fetch, HeaderRoot, QueryRoot, Scope, as_text, parse
+from castlegate.calls.keys import key_of
 from castlegate.config.report import Place, Report
 from castlegate.config.units import SecondsOrZero, TemplateText
 from castlegate.errors import CallFailed
-from castlegate.message import Call, Caller, Guard, Reply, Request
+from castlegate.message import Call, Caller, Guard, Reply
 from castlegate.rules.balancing import Balancer, LeastRequest, PeakEwma, RoundRobin
 from castlegate.rules.instances import Instance, Instances
 from castlegate.rules.ring import ConsistentHash
@@ -57,7 +56,7 @@ class Balance(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         elif self.by != "hash" and self.key is not None:
             at.field("key").mistake(f"goes with 'by: hash', not with '{self.by}'")
         elif self.key is not None:
-            _key_of(self.key, at.field("key"))
+            key_of(self.key, at.field("key"))
 
 
 class Choosing(NamedTuple):
@@ -80,8 +79,8 @@ def choosing(settings: Balance, instances: Instances[Any], service: str, now: Ca
         balancer = LeastRequest(instances)
         if settings.by == "hash":
             assert settings.key is not None, "the settings were checked"
-            key_of = _key_of(settings.key, Report().place())
-            balancer = ConsistentHash(instances, lambda call: key_of(call.request), balancer)
+            key = key_of(settings.key, Report().place())
+            balancer = ConsistentHash(instances, lambda call: key(call.request), balancer)
     if settings.sticky is not None:
         sticking = Stickiness(settings.sticky, service, instances, balancer)
         balancer = sticking
@@ -93,7 +92,7 @@ def told(settings: Balance, sketch: Sketch, instances: Instances[Any]) -> str:
     """How one is chosen for this request, for `castlegate explain`."""
     if settings.by == "hash":
         assert settings.key is not None, "the settings were checked"
-        key = _key_of(settings.key, Report().place())(sketch.request)
+        key = key_of(settings.key, Report().place())(sketch.request)
         shown = sketch.show(key)
         if key and sketch.knows(key) and instances.available:
             ring = ConsistentHash(instances, lambda _call: key, RoundRobin(instances))
@@ -132,46 +131,3 @@ class Learning:
             return reply
 
         return call_and_learn
-
-
-class _AnyPath:
-    """`{path.id}` where it is not known which route the request is for."""
-
-    needs_body = False
-
-    def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
-        """Missing where the route has no such parameter."""
-        if not name or every:
-            at.mistake("write '{path.id}', the name of a parameter of the path")
-            return None
-        return lambda request, _parts: request.params.get(name, MISSING)
-
-    def rest(self, name: str) -> None:
-        """Never: it is the decoded value that decides."""
-
-
-_SCOPE = Scope({"path": _AnyPath(), "header": HeaderRoot(), "query": QueryRoot(), **COOKIE, **PRINCIPAL})
-
-
-def _key_of(text: str, at: Place) -> Callable[[Request], bytes]:
-    """What finds the key in a request, nothing where it has none; a mistake in `text` is reported."""
-    if text == "address":
-        return lambda request: request.client.encode()
-    pieces = parse(text, _SCOPE, at)
-    if pieces is None:
-        return lambda _request: b""
-    if len(pieces) != 1 or isinstance(pieces[0], str):
-        at.mistake("expected 'address', or one reference such as '{path.id}' or '{header.x-tenant}'")
-        return lambda _request: text.encode()
-    fetch = pieces[0].fetch
-
-    def key(request: Request) -> bytes:
-        value = fetch(request, NO_PARTS)
-        if value is MISSING:
-            return b""
-        try:
-            return as_text(value).encode()
-        except ValueError:
-            return b""  # null, an object, a list: nothing that names anyone
-
-    return key
