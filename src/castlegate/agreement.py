@@ -19,6 +19,8 @@ from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
 from castlegate.functions import refuse_beside_function
+from castlegate.guards.retry import check_retries
+from castlegate.guards.settings import Repeats, check_guards, check_hedge, check_repeats
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
 from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
@@ -74,6 +76,7 @@ def check_agreement(document: Document, at: Place) -> None:
         _check_access(document, route, place, at)
         _check_authorization(document, route, key, place, at)
         _check_purpose(document, route, key, place, at)
+        _check_repeats(document, route, name, place, at)
     if not at.report.mistakes:
         _warn_of_ways_past(document, at)
 
@@ -117,6 +120,7 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
         place.mistake("a service's name has letters, digits, '_' and '-', and begins with a letter")
     if service.kafka is not None:
         _check_kafka(document, place.field("kafka"), at)
+    check_guards(service, place, kafka=service.kafka is not None)
     if service.canary is not None:
         _check_other(document, name, service.canary.service, place.field("canary", "service"), at)
     if service.mirror is not None:
@@ -406,6 +410,21 @@ def _check_operation(
     if found is not None and found.key is not None and route.key is None and key is not None:
         at = at_call.report.place("services", name, "kafka", "operations", operation, "key")
         compile_text(found.key, Sink.KEY, key.scope(), at)
+
+
+def _check_repeats(document: Document, route: Route, name: str, place: Place, at: Place) -> None:
+    """What a route, or its service, says of further tries."""
+    service = document.services.get((route.call or "").partition(".")[0])
+    if route.call is None:
+        for field in fields_of(Repeats):
+            if getattr(route, field) is not None:
+                place.field(field).mistake("goes with 'call'; an event is stored once")
+    elif service is not None:
+        of_service = at.field("services", route.call.partition(".")[0])
+        if route.retry is not None:
+            check_retries(route.retry, place.field("retry"), kafka=service.kafka is not None)
+        check_hedge(route.hedge, place, kafka=service.kafka is not None)
+        check_repeats(route, service, document.timeout(route), place, of_service, name)
 
 
 def _refuse(route: CallSettings, fields: tuple[str, ...], reason: str, place: Place) -> None:

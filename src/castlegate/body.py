@@ -40,7 +40,7 @@ class Body:
 
     __slots__ = (
         "_chunks", "_ended", "_error", "_on_failure", "_paused", "_source", "_waiter", "_waiting",
-        "length", "limit", "on_cut", "on_wanted", "received", "trailers",
+        "length", "limit", "on_cut", "on_over", "on_wanted", "received", "trailers",
     )  # fmt: skip
 
     def __init__(self, source: BodySource, length: int | None = None) -> None:
@@ -50,6 +50,7 @@ class Body:
         self.trailers: Pairs = []
         self.on_wanted: Callable[[], None] | None = None  # called before the first wait: sends 100 Continue
         self.on_cut: Callable[[], None] | None = None  # wakes a reader that waits for something else than chunks
+        self.on_over: Callable[[], None] | None = None  # called once, when its source is done with it
         self._source = source
         self._chunks: deque[bytes] = deque()
         self._waiting = 0
@@ -86,6 +87,7 @@ class Body:
             self.trailers = trailers
         self._ended = True
         self._wake()
+        self._tell_over()
 
     def fail(self, error: BaseException) -> None:
         """It will never be complete; `read` raises `error`, also instead of what still waits."""
@@ -94,6 +96,7 @@ class Body:
             self._wake()
             if self._on_failure is not None:
                 self._on_failure(error)
+            self._tell_over()
 
     def cut(self, error: BaseException) -> None:
         """Have the reader give up at once, complete or not; what it has not taken is dropped."""
@@ -104,6 +107,12 @@ class Body:
             self._wake()
             if self.on_cut is not None:
                 self.on_cut()
+            self._tell_over()
+
+    def _tell_over(self) -> None:
+        told, self.on_over = self.on_over, None
+        if told is not None:
+            told()
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -122,6 +131,11 @@ class Body:
         return self._paused
 
     # Reader's side.
+
+    @property
+    def over(self) -> bool:
+        """Whether all of it has arrived, or nothing more will."""
+        return self._ended or self._error is not None
 
     @property
     def complete(self) -> bool:
@@ -181,6 +195,7 @@ class Body:
                 self._paused = False
                 self._source.resume_body()
             self._source.drop_body()
+            self._tell_over()
 
 
 class Budget:

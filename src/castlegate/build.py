@@ -15,7 +15,6 @@ import msgspec
 from castlegate.body import Budget
 from castlegate.calls.gathering import Gathering, within
 from castlegate.calls.plan import CallPlan
-from castlegate.calls.settings import CallSettings
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded, RouteDefaults, Service
 from castlegate.document import Route as RouteSettings
@@ -24,10 +23,12 @@ from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
 from castlegate.function_building import Functions
+from castlegate.guards.backlog import Queue
 from castlegate.guards.canary import Canary
+from castlegate.guards.chain import Chain
 from castlegate.guards.identity import Identify, identify
 from castlegate.guards.mirror import Mirror, Shadows
-from castlegate.guards.retry import Retry
+from castlegate.guards.settings import NO_REPEATS, Repeats
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
 from castlegate.issuer.families import Bounds, Families, Room
 from castlegate.issuer.file import FileFamilies
@@ -63,7 +64,7 @@ from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
 from castlegate.upstreams.http.roster import Roster, own_outs
 from castlegate.upstreams.http.upstream import HttpUpstream
-from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
+from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaService
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
@@ -112,6 +113,15 @@ class Readiness(NamedTuple):
     reason: str = ""
 
 
+class Asked(NamedTuple):
+    """What callers are made for."""
+
+    call: str
+    mode: ReplyMode | Gathering = "last"
+    repeats: Repeats = NO_REPEATS
+    operation: str = ""  # that a breaker judges by itself, if it does
+
+
 class Generation:
     """What one configuration became. What is configured as in the one before is carried over, not made anew.
 
@@ -146,15 +156,15 @@ class Generation:
             self.certificates.append(self.client_certificates)
         self._budget_size = max(self.document.listen.limits.collected // workers, self._largest_body())
         self._budget: Budget = Budget(self._budget_size) if previous is None else previous._budget
-        self._callers: dict[tuple[str, ReplyMode | Gathering], Caller] = {}
-        # Of each caller: its guards, then the upstream.
-        self._links: dict[tuple[str, ReplyMode | Gathering], list[Described]] = {}
+        self._callers: dict[bytes, tuple[Caller, list[Described]]] = {}
+        """Each with its guards, then the upstream, by what was asked for."""
         self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
         self._resources: Resources = Resources(None if previous is None else previous._resources)
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self._previous = None  # what is not carried over is not kept alive
         self._issuer = self._make_issuer()
         self._means = self._make_means(workers, counts)
+        self._guards = Chain(self._means)
         self.told_names = self.document.told_names()
         """Fields of clients that nobody gets: see `Document.told_names`."""
         self._identities: dict[str, Identify | None] = {}  # of each service
@@ -204,6 +214,7 @@ class Generation:
     def watch(self) -> None:
         """Have gauges tell of this generation from now on; what all share is as large as it says."""
         self._budget.resize(self._budget_size)
+        self._guards.watch()
         for upstream in self.upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.watch(self._registry)
@@ -309,7 +320,7 @@ class Generation:
             workers=workers,
             counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
             limit_store=self.document.limit_store,
-            caller=lambda call: self._caller(call, "last"),
+            caller=lambda call: self._caller(Asked(call))[0],
             # Kept by what is carried over, so it must not know of this generation.
             fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
             cluster=self._cluster(),
@@ -364,7 +375,7 @@ class Generation:
         assert key is not None, "the document was checked"
         settings = self._routes[name]
         limits = settings.limits or RouteLimits()
-        timeout = self._timeout(said, settings)
+        timeout = self.document.timeout(said)
         scope, body = self.document.scope(key, settings, self.told_names), limits.largest_body
         site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
@@ -428,60 +439,68 @@ class Generation:
             at = self._report.place("issuer", *(("login",) if name == "login" else ("paths", name)))
             yield self._compiled(text, said, at, partial(made, name))
 
-    def _operation(self, call: str) -> KafkaOperation | None:
-        """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
-        name, _, operation = call.partition(".")
-        kafka = None if is_function(call) else self.document.services[name].kafka
-        return None if kafka is None else kafka.operations.get(operation)
-
     def _over_http(self, call: str) -> bool:
         """Whether it is a service that speaks HTTP."""
         return not is_function(call) and self.document.services[call.partition(".")[0]].http is not None
-
-    def _timeout(self, said: RouteSettings, settings: RouteSettings) -> float:
-        """What the route says, else the operation, else the defaults."""
-        operation = None if settings.call is None else self._operation(settings.call)
-        of_operation = None if operation is None else operation.timeout
-        return said.timeout or of_operation or settings.timeout or DEFAULT_TIMEOUT
 
     def _forwards_method(self, settings: RouteSettings) -> bool:
         """Whether the service gets the client's own method."""
         return settings.call is not None and settings.verb is None and self._over_http(settings.call)
 
-    def _caller(self, call: str, mode: ReplyMode | Gathering) -> Caller:
-        """The caller of `service.operation` inside the guards of the service: one for all routes that call it so."""
-        caller = self._callers.get((call, mode))
-        if caller is None:
-            name, _, operation = call.partition(".")
-            upstream = self.upstreams[name]
+    def _caller(self, asked: Asked) -> tuple[Caller, list[Described]]:
+        """The caller of `service.operation` inside the guards of the service, and its links: one for all routes that
+        call it so.
+        """
+        key = msgspec.msgpack.encode(asked)
+        if key not in self._callers:
+            name, _, operation = asked.call.partition(".")
+            upstream, service = self.upstreams[name], self.document.services[name]
             told = self._identify(name)
-            guards = [*self._passing_on(name, operation, mode), *([] if told is None else [told])]
+            guards = [*self._passing_on(name, operation, asked), *([] if told is None else [told])]
             if isinstance(upstream, HttpUpstream):
-                guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
-                if upstream.ejecting is not None:
-                    guards.append(upstream.ejecting)
                 bound: Caller = upstream.bind(operation)
                 described = upstream.described(operation)
+                instances, queue = upstream.instances, None
             else:
-                bound = upstream.bind(operation, mode)
-                described = upstream.described(operation, mode)
-            caller = self._callers[call, mode] = stack(bound, guards)
-            self._links[call, mode] = [*guards, described]
-            if (health := self.document.services[name].health) is not None:
-                self._links[call, mode].append(health)
-        return caller
+                bound = upstream.bind(operation, asked.mode)
+                described = upstream.described(operation, asked.mode)
+                instances, queue = None, self._queue(name, service.kafka, upstream.topic(operation, asked.mode))
+            guards += self._guards.of(name, asked.operation, service, asked.repeats, instances, queue)
+            if isinstance(upstream, HttpUpstream) and upstream.ejecting is not None:
+                guards.append(upstream.ejecting)  # innermost: each try is judged
+            links = [*guards, described, *([] if service.health is None else [service.health])]
+            self._callers[key] = stack(bound, guards), links
+        return self._callers[key]
 
-    def _passing_on(self, name: str, operation: str, mode: ReplyMode | Gathering) -> list[DescribedGuard]:
+    def _queue(self, name: str, settings: KafkaService | None, topic: str) -> Queue | None:
+        """What is known of the backlog of a topic of the service, if it says which group reads it."""
+        engine = self.engine
+        group = None if settings is None else settings.group
+        if engine is None or group is None:
+            return None
+        # It is read through an engine and ends with it.
+        kind = f"lag of {name} in {id(engine)}"
+        lag = self._resources.keep(kind, group, lambda: engine.lag(name, group))
+        return Queue(topic, group.group, group.every, lag.of(topic))
+
+    def _judged(self, call: str, route: str) -> str:
+        """What a breaker for each operation takes for one: over HTTP, where they have no names, a route."""
+        name, _, operation = call.partition(".")
+        breaker = self.document.services[name].breaker
+        return "" if breaker is None or breaker.per != "operation" else operation or route
+
+    def _passing_on(self, name: str, operation: str, asked: Asked) -> list[DescribedGuard]:
         """What hands its calls to other services, or copies of them."""
         guards: list[DescribedGuard] = []
         service = self.document.services[name]
         if service.mirror is not None:
             shadows = self._resources.keep(f"mirror of {name}", service.mirror, Shadows)
-            shadow = self._caller(service.mirror.service, mode)
+            shadow, _ = self._caller(Asked(service.mirror.service))
             guards.append(Mirror(service.mirror, name, shadow, shadows, self._timer.now, self._registry))
         if service.canary is not None:
             other = f"{service.canary.service}.{operation}" if operation else service.canary.service
-            guards.append(Canary(service.canary, self._caller(other, mode)))
+            caller, _ = self._caller(asked._replace(call=other))
+            guards.append(Canary(service.canary, caller))
         return guards
 
     def _identify(self, name: str) -> Identify | None:
@@ -511,7 +530,7 @@ class Generation:
     def _planned(self, settings: RouteSettings, site: Site, timeout: float) -> tuple[CallPlan, Caller]:
         """A call and who makes it; noted in the route's chain."""
         assert settings.call is not None, "the document was checked"
-        call, operation = settings.call, self._operation(settings.call)
+        call, operation = settings.call, self.document.operation(settings.call)
         if operation is not None:
             settings = msgspec.structs.replace(
                 settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
@@ -519,17 +538,24 @@ class Generation:
         carries_fields = is_function(call) or self._over_http(call)
         timeout = within(settings.gather, timeout)
         plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=carries_fields)
-        caller, links = self._caller_of(settings, site.key.params, site.at)
+        caller, links = self._caller_of(settings, site.name, site.key.params, site.at)
         self.chains[site.name] += [plan, *links]
         return plan, caller
 
-    def _caller_of(self, settings: CallSettings, params: Sequence[str], at: Place) -> tuple[Caller, list[Described]]:
+    def _caller_of(
+        self, settings: RouteSettings, route: str, params: Sequence[str], at: Place
+    ) -> tuple[Caller, list[Described]]:
         """Who makes a call of a route with such placeholders, and the links that it passes."""
         assert settings.call is not None, "the document was checked"
         if is_function(settings.call):
             return self._functions.caller(settings.call, params, at.field("call"))
-        mode = (settings.reply or "last") if settings.gather is None else settings.gather.gathering()
-        return self._caller(settings.call, mode), self._links[settings.call, mode]
+        asked = Asked(
+            settings.call,
+            (settings.reply or "last") if settings.gather is None else settings.gather.gathering(),
+            Repeats(retry=settings.retry, hedge=settings.hedge),
+            self._judged(settings.call, route),
+        )
+        return self._caller(asked)
 
 
 def _dressers(policies: Sequence[Policy]) -> list[Dresser]:

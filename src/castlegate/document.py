@@ -29,11 +29,16 @@ from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
 from castlegate.edge.tls import EdgeTls
-from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
+from castlegate.endpoints.settings import DEFAULT_TIMEOUT, PublishSettings, RouteBounds, RouteLimits
 from castlegate.functions import check_functions
+from castlegate.guards.breaker import BreakerSettings
 from castlegate.guards.canary import CanarySettings
+from castlegate.guards.concurrency import ConcurrencySettings
+from castlegate.guards.hedge import HedgeSettings
 from castlegate.guards.identity import Identity
 from castlegate.guards.mirror import MirrorSettings
+from castlegate.guards.retry import RepeatBudgetSettings, Retries
+from castlegate.guards.settings import Repeats
 from castlegate.issuer.settings import IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
@@ -57,7 +62,7 @@ from castlegate.schemes.jwt import Jwt
 from castlegate.stores.settings import LimitStore
 from castlegate.upstreams.http.health import Health
 from castlegate.upstreams.http.settings import HttpService
-from castlegate.upstreams.kafka.settings import Kafka, KafkaService
+from castlegate.upstreams.kafka.settings import Kafka, KafkaOperation, KafkaService
 
 _LARGEST_LOGIN = 16 * 1024  # bytes, where its own limits say nothing
 _LARGEST_REFRESH = 4 * 1024
@@ -123,7 +128,15 @@ if TYPE_CHECKING:
     ):
         """What every route takes that does not say otherwise."""
 
-    class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    class Route(
+        CallSettings,
+        PublishSettings,
+        Repeats,
+        RouteDefaults,
+        kw_only=True,
+        frozen=True,
+        forbid_unknown_fields=True,
+    ):
         """What is done with the requests of one route."""
 
     class Login(CallSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -139,7 +152,14 @@ else:
     )
     RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
     Route = join(
-        "Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE, elsewhere=_NOT_IN_A_ROUTE
+        "Route",
+        CallSettings,
+        PublishSettings,
+        Repeats,
+        *_GROUPS,
+        module=__name__,
+        doc=_ROUTE,
+        elsewhere=_NOT_IN_A_ROUTE,
     )
 
 
@@ -226,6 +246,16 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     panic: FractionOrZero = _PANIC
     """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
     what is meant for all."""
+    retry: Retries | None = None
+    """When a call that failed is tried again."""
+    repeats: RepeatBudgetSettings = RepeatBudgetSettings()
+    """How much of its calls may be repetitions."""
+    breaker: BreakerSettings | None = None
+    """When it is left alone, because too many calls of it fail."""
+    concurrency: ConcurrencySettings | None = None
+    """How many calls of it may be under way at once."""
+    hedge: HedgeSettings | None = None
+    """When a slow call is asked of another instance as well."""
     canary: CanarySettings | None = None
     """A share of its calls goes to another service, a new version."""
     mirror: MirrorSettings | None = None
@@ -379,6 +409,18 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             missing |= {name: getattr(route, name) for name in OF_CALLERS}
             missing |= {name: of_anybody(missing[name]) for name in fields_of(Limits) if name in missing}
         return msgspec.structs.replace(route, **missing)
+
+    def timeout(self, said: Route) -> float:
+        """Seconds that a route has: as it says itself, else its operation, else `defaults`."""
+        operation = None if said.call is None else self.operation(said.call)
+        of_operation = None if operation is None else operation.timeout
+        return said.timeout or of_operation or self.defaults.timeout or DEFAULT_TIMEOUT
+
+    def operation(self, call: str) -> KafkaOperation | None:
+        """What is said of `service.operation`, if it is behind Kafka and anything is said."""
+        name, _, operation = call.partition(".")
+        service = self.services.get(name)
+        return None if service is None or service.kafka is None else service.kafka.operations.get(operation)
 
     @property
     def redacted(self) -> list[str]:

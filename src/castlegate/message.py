@@ -152,6 +152,15 @@ class Call:
         deadline = self.request.deadline
         return own if own < deadline else deadline  # noqa: FURB136 - half the time of min()
 
+    def once_more(self, timeout: float) -> Call:
+        """The same, to be tried on another instance while this one is under way, for at most `timeout` seconds."""
+        call = Call(
+            self.request, self.method, self.target, self.headers, self.body, self.key, timeout,
+            idempotent=self.idempotent,
+        )  # fmt: skip
+        call.tried = [*self.tried, self.instance]
+        return call
+
 
 class Reply:
     """A service's answer."""

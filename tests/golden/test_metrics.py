@@ -26,8 +26,8 @@ auth:
   idp: {{jwt: {{issuer: golden, audience: golden, jwks: "http://127.0.0.1:{port}/keys", fetch: {{allow_http: true}}}}}}
 policies: {{open: method == 'GET'}}
 services:
-  origin: {{http: ["http://127.0.0.1:{port}"]}}
-  golden: {{kafka: plain}}
+  origin: {{http: ["http://127.0.0.1:{port}"], breaker: {{}}, concurrency: adaptive, hedge: {{}}}}
+  golden: {{kafka: {{dialect: plain, group: golden}}}}
   found: {{http: {{file: golden.json}}, health: tcp}}
 defaults: {{public: true, timeout: 300ms}}
 routes:

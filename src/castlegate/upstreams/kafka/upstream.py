@@ -65,6 +65,10 @@ class KafkaUpstream:
         """Those that its operations write to and read from."""
         return {topic for bound in self._bound.values() for topic in (bound.topic, bound.reply_topic)}
 
+    def topic(self, operation: str, mode: Mode) -> str:
+        """That what `bind` bound writes to."""
+        return self._bound[operation, mode].topic
+
     def described(self, operation: str, mode: Mode) -> Described:
         """What `bind` bound, as `castlegate explain` tells it."""
         return self._bound[operation, mode]
