@@ -41,12 +41,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    # Gateways are started hundreds of times: what they import is compiled once, whatever the machine prefers.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if "CI" in os.environ:
         # What lands must not hang on which examples are drawn; everywhere else every run draws others.
         settings.register_profile("ci", derandomize=True)
         settings.load_profile("ci")
-    # So that fixtures end their programs when the run is stopped from outside.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # So that fixtures end their programs when the run is stopped from outside; SystemExit would fail one test.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("stopped by SIGTERM", 128 + signal.SIGTERM))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -55,12 +58,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, _kinds(metafunc.config), indirect=True, scope=scope)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     unwanted = set[str]().union(*(_FIXTURES_OF[kind] for kind in _FIXTURES_OF.keys() - set(_kinds(config))))
     deselected = [item for item in items if unwanted.intersection(getattr(item, "fixturenames", ()))]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]
+
+
+def _group(item: pytest.Item) -> str:
+    """The tests that run in one process of a parallel run, one after the other: what they share is started once.
+
+    Those of a file; over all files those on the shared broker of a kind, and those on the Kafka that may be hurt.
+    """
+    names = getattr(item, "fixturenames", ())
+    if "faulty_kafka" in names:
+        return "faulty_kafka"
+    callspec = getattr(item, "callspec", None)
+    for name in ("broker", "bootstrap"):
+        if callspec is not None and name in callspec.params:
+            return f"{name}-{callspec.params[name]}"
+    return str(item.path.relative_to(item.config.rootpath))
 
 
 def _kinds(config: pytest.Config) -> list[str]:
