@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 import pytest_asyncio
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tests.testbeds.embedded import EmbeddedBroker
 from tests.testbeds.kafka import RealKafka
 from tests.testbeds.leftovers import Holdings, left_in_loop_since, left_since
@@ -44,10 +44,13 @@ def pytest_configure() -> None:
     # Gateways are started hundreds of times: what they import is compiled once, whatever the machine prefers.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
-    if "CI" in os.environ:
-        # What lands must not hang on which examples are drawn; everywhere else every run draws others.
-        settings.register_profile("ci", derandomize=True)
-        settings.load_profile("ci")
+    # What lands must not hang on which examples are drawn; everywhere else every run draws others. How long one takes
+    # says nothing here: a busy machine stalls any.
+    timeless = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ)
+    settings.register_profile("castlegate", timeless)
+    settings.load_profile("castlegate")
+    # A shell that starts the run in the background has it ignored, and every program would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # So that fixtures end their programs when the run is stopped from outside; SystemExit would fail one test.
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("stopped by SIGTERM", 128 + signal.SIGTERM))
 
