@@ -235,6 +235,8 @@ def _properties(
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
+        # Tests write records with times of years ago, and a look for what is too old would take them away.
+        "log.retention.ms": "-1",
         # After a crash the controller lets nobody take over the dead broker's id before this has passed.
         "broker.session.timeout.ms": "5000",
         "broker.heartbeat.interval.ms": "500",
