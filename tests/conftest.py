@@ -87,6 +87,18 @@ def _group(item: pytest.Item) -> str:
     return str(item.path.relative_to(item.config.rootpath))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Ends a shared broker and its services behind the last test of their group: idle they take a tenth of a core."""
+    group = _group(item)
+    if nextitem is None or group == _group(nextitem) or not group.startswith("broker-"):
+        return None
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return None  # in one process they may be needed again
+    item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+    return True
+
+
 def _kinds(config: pytest.Config) -> list[str]:
     chosen: str = config.getoption("--kafka")
     return list(_FIXTURES_OF) if chosen == "both" else [chosen]
