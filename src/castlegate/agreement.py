@@ -18,9 +18,11 @@ from castlegate.config.references import Scope
 from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
+from castlegate.functions import refuse_beside_function
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
 from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
+from castlegate.python.reference import is_function
 from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
@@ -31,12 +33,13 @@ if TYPE_CHECKING:
 _ALL = {"0.0.0.0", "::"}
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
-_KAFKA_ONLY = ("key", "status", "reply")
+_KAFKA_ONLY = ("key", "status", "reply", "gather")
 
 
 def check_agreement(document: Document, at: Place) -> None:
     """Report every mistake."""
     _check_ports(document, at)
+    _check_limit_store(document, at)
     for name, service in document.services.items():
         _check_service(document, name, service, at)
     for name, scheme in document.auth.items():
@@ -87,6 +90,21 @@ def _check_ports(document: Document, at: Place) -> None:
         said.mistake(f"'listen' and 'admin' are both on port {port} of {admin_host}; give each its own")
 
 
+def _check_limit_store(document: Document, at: Place) -> None:
+    store, place = document.limit_store, at.field("limit_store")
+    if store.store != "kafka":
+        return
+    check_topic(store.topic, place.field("topic"))
+    if document.kafka is None and not at.field("kafka").spoilt:
+        place.field("store").mistake("there is no 'kafka' to count over; say where it is: 'kafka: {bootstrap: ...}'")
+    for name, route in document.routes.items():
+        if route.publish == store.topic:
+            mistake = "over this topic instances tell each other what they admitted ('limit_store')"
+            at.field("routes", name, "publish").mistake(mistake)
+    if document.issuer is not None and document.issuer.state.topic == store.topic:
+        place.field("topic").mistake("this topic holds the refresh tokens of 'issuer'")
+
+
 def _check_state(document: Document, route: Route, place: Place, at: Place) -> None:
     kept = document.state is not None or at.field("state").spoilt or document.limit_store.store == "redis"
     if route.quotas and not kept:
@@ -99,6 +117,38 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
         place.mistake("a service's name has letters, digits, '_' and '-', and begins with a letter")
     if service.kafka is not None:
         _check_kafka(document, place.field("kafka"), at)
+    if service.canary is not None:
+        _check_other(document, name, service.canary.service, place.field("canary", "service"), at)
+    if service.mirror is not None:
+        _check_shadow(document, name, service.mirror.service, place.field("mirror", "service"), at)
+
+
+def _check_other(document: Document, name: str, said: str, place: Place, at: Place) -> Service | None:
+    """The service that takes calls of this one, or copies of them: another one of the same protocol, and the last."""
+    other, service = document.services.get(said), document.services[name]
+    if other is None:
+        if not (at.field("services").spoilt or at.field("services", said).spoilt):
+            place.mistake(f"no service is called {place.shown(said)}{suggest(said, document.services, 'there are')}")
+    elif said == name:
+        place.mistake("this is the service itself; name another one")
+    elif (other.http is None) != (service.http is None):
+        place.mistake(f"'{said}' and '{name}' do not speak the same protocol")
+    elif other.canary is not None or other.mirror is not None:
+        place.mistake(f"'{said}' passes calls on itself, with 'canary' or 'mirror'; name one that does not")
+    else:
+        return other
+    return None
+
+
+def _check_shadow(document: Document, name: str, said: str, place: Place, at: Place) -> None:
+    """That copies share nothing with calls that somebody waits for."""
+    other = _check_other(document, name, said, place, at)
+    if other is None:
+        return
+    if other.http is None:
+        place.mistake("only calls of services that speak HTTP are copied: over Kafka they would share what others need")
+    elif any((route.call or "").partition(".")[0] == said for route in document.routes.values()):
+        place.mistake(f"'{said}' is called by routes, whose connections copies would take; name a service for it alone")
 
 
 def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -> None:
@@ -167,7 +217,9 @@ def _check_login(document: Document, said: Route, key: RouteKey, place: Place, a
     route = document.effective(said)
     if said.headers.response:
         place.field("headers", "response").mistake("what a client gets of a login is made by the gateway")
-    _refuse(said, ("status", "reply"), "has no meaning for a login, whose answer is made by the gateway", place)
+    _refuse(
+        said, ("status", "reply", "gather"), "has no meaning for a login, whose answer is made by the gateway", place
+    )
     _compile_templates(said, document.scope(key, route), place)
     if said.call is not None:
         _check_call(document, said.call, route, key, place, at)
@@ -289,12 +341,14 @@ def _check_purpose(document: Document, route: Route, key: RouteKey | None, place
     """Whether it calls or publishes, and what goes with that."""
     if route.call is not None and route.publish is not None:
         place.mistake("both 'call' and 'publish' are said; a route does one of them")
+    elif is_function(route.call):
+        refuse_beside_function(route, place)
     elif route.call is not None:
         _check_call(document, route.call, route, key, place, at)
     elif route.publish is not None:
         check_topic(route.publish, place.field("publish"))
         _check_kafka(document, place.field("publish"), at)
-        _refuse(route, (*_HTTP_ONLY, "status", "reply"), "goes with 'call', not with 'publish'", place)
+        _refuse(route, (*_HTTP_ONLY, "status", "reply", "gather"), "goes with 'call', not with 'publish'", place)
     elif not (place.field("call").spoilt or place.field("publish").spoilt):
         place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
 

@@ -39,7 +39,7 @@ class Body:
     _JOINED = 4096  # bytes up to which chunks that wait are made one: an object of one byte takes forty
 
     __slots__ = (
-        "_chunks", "_ended", "_error", "_paused", "_source", "_waiter", "_waiting",
+        "_chunks", "_ended", "_error", "_on_failure", "_paused", "_source", "_waiter", "_waiting",
         "length", "limit", "on_cut", "on_wanted", "received", "trailers",
     )  # fmt: skip
 
@@ -57,6 +57,7 @@ class Body:
         self._paused = False
         self._error: BaseException | None = None
         self._waiter: Waiter[None] | None = None
+        self._on_failure: Callable[[BaseException], None] | None = None
 
     # Source's side.
 
@@ -91,6 +92,8 @@ class Body:
         if not self._ended and self._error is None:
             self._error = error
             self._wake()
+            if self._on_failure is not None:
+                self._on_failure(error)
 
     def cut(self, error: BaseException) -> None:
         """Have the reader give up at once, complete or not; what it has not taken is dropped."""
@@ -124,6 +127,14 @@ class Body:
     def complete(self) -> bool:
         """Whether all of it has arrived, and is acceptable."""
         return self._ended and self._error is None
+
+    def on_failure(self, tell: Callable[[BaseException], None] | None) -> None:
+        """Whom to tell that it will never be complete, at once if that is so: a reader that waits for something else
+        than chunks. None: nobody any more.
+        """
+        self._on_failure = tell
+        if tell is not None and self._error is not None:
+            tell(self._error)
 
     async def read(self) -> bytes:
         """The next chunk; `b""` at the end. Raises what the source failed with."""

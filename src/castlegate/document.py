@@ -28,8 +28,12 @@ from castlegate.config.source import LARGEST_FILE, compose, resolve
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
+from castlegate.edge.tls import EdgeTls
 from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
+from castlegate.functions import check_functions
+from castlegate.guards.canary import CanarySettings
 from castlegate.guards.identity import Identity
+from castlegate.guards.mirror import MirrorSettings
 from castlegate.issuer.settings import IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
@@ -40,7 +44,9 @@ from castlegate.policies.named import NamedPolicy
 from castlegate.policies.origin import OriginSettings
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
+from castlegate.python.settings import PythonSettings
 from castlegate.routing.template import RouteKey
+from castlegate.rules.ejection import Ejection, FractionOrZero
 from castlegate.schemes.api_keys import Keys
 from castlegate.schemes.authorizer import Authorizer
 from castlegate.schemes.carrier import Carrier
@@ -49,11 +55,14 @@ from castlegate.schemes.introspection import Introspection
 from castlegate.schemes.issued import Issued
 from castlegate.schemes.jwt import Jwt
 from castlegate.stores.settings import LimitStore
+from castlegate.upstreams.http.health import Health
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaService
 
 _LARGEST_LOGIN = 16 * 1024  # bytes, where its own limits say nothing
 _LARGEST_REFRESH = 4 * 1024
+
+_PANIC = 0.25
 
 _REDACTED = (
     "access_token", "api_key", "apikey", "authorization", "client_secret", "code", "cookie", "id_token", "password",
@@ -78,6 +87,15 @@ _GROUPS: tuple[type[msgspec.Struct], ...] = (
     ValidationSettings,
 )
 """What routes and `defaults` can say, by feature."""
+
+_IN_ITS_KEY = "method and path are the key of a route, such as 'GET /orders/{id}'"
+_NOT_IN_A_ROUTE = {
+    "path": _IN_ITS_KEY,
+    "method": _IN_ITS_KEY,
+    "methods": _IN_ITS_KEY,
+    "url": "where a service is reached is said in 'services', and a route names it: 'call: NAME'",
+    "service": "write 'call: NAME', or 'call: NAME.OPERATION'",
+}
 
 _LOGIN = """How credentials are sent to a service, which answers with who it is or refuses.
 
@@ -120,7 +138,9 @@ else:
         doc=_LOGIN,
     )
     RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
-    Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
+    Route = join(
+        "Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE, elsewhere=_NOT_IN_A_ROUTE
+    )
 
 
 class OwnIssuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -199,9 +219,34 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """It answers requests on Kafka topics."""
     identity: Identity | Literal["none"] | None = None
     """What it is told of who calls, in place of what all services are told; `none` for nothing."""
+    health: Health | None = None
+    """How its instances are asked whether they are well."""
+    ejection: Ejection | Literal["off"] = Ejection()
+    """When an instance is taken out because calls fail on it. A service with one instance alone needs none."""
+    panic: FractionOrZero = _PANIC
+    """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
+    what is meant for all."""
+    canary: CanarySettings | None = None
+    """A share of its calls goes to another service, a new version."""
+    mirror: MirrorSettings | None = None
+    """Copies of its calls go to another service, whose answers nobody gets."""
+
+    @staticmethod
+    def meant(texts: list[str]) -> str:
+        """Where it is reached alone."""
+        urls = all(text.startswith(("http://", "https://")) for text in texts)
+        return f"write {{http: [{', '.join(texts)}]}}" if urls else ""
 
     def check(self, at: Place) -> None:
         """One protocol."""
+        if self.kafka is not None:
+            for name, said in (
+                ("health", self.health is not None),
+                ("ejection", self.ejection != Ejection()),
+                ("panic", self.panic != _PANIC),
+            ):
+                if said and not at.field(name).spoilt:
+                    at.field(name).mistake("it is about the instances of a service that speaks HTTP")
         if self.http is not None and self.kafka is not None:
             at.mistake("both 'http' and 'kafka' are said; a service speaks one of them")
         elif self.http is None and self.kafka is None and not (at.field("http").spoilt or at.field("kafka").spoilt):
@@ -209,7 +254,8 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers` and `/reload`.
+    """Where operators look: `/health`, `/ready`, `/metrics`, and for who proves to be one `/workers`, `/services` and
+    `/reload`.
 
     A plain `host:port` stands for `address` alone.
     """
@@ -219,8 +265,11 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     address: str = "127.0.0.1:9901"
     """`host:port`. Not to be reached by clients: probes and metrics ask nobody who they are."""
     token: str | None = None
-    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it these are
-    served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`, `${file:/run/secrets/admin}`."""
+    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it, and without
+    `tls.clients`, these are served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`,
+    `${file:/run/secrets/admin}`."""
+    tls: EdgeTls | None = None
+    """Speak TLS, and nothing else, on this address. A certificate that `clients` has verified stands for the token."""
 
     def check(self, at: Place) -> None:
         """The address and the token."""
@@ -233,8 +282,9 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
     @property
     def guarded(self) -> bool:
-        """Whether the token is asked for, rather than nothing: off loopback there is no other way."""
-        return self.token is not None or not is_loopback(parse_address(self.address)[0])
+        """Whether a token or a certificate is asked for, rather than nothing: off loopback there is no other way."""
+        certified = self.tls is not None and self.tls.clients is not None
+        return certified or self.token is not None or not is_loopback(parse_address(self.address)[0])
 
 
 class Drain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -287,6 +337,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """How the instance stops."""
     kafka: Kafka | None = None
     """The Kafka cluster."""
+    python: PythonSettings = PythonSettings()
+    """Bounds on functions in Python."""
     state: str | None = None
     """A folder of this instance alone, for what must outlive a restart: what is used of quotas, written every second in
     the background and when the gateway stops, so that a crash forgets a second at most. Only a restart changes it."""
@@ -334,6 +386,11 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         carried = [name for scheme in self.auth.values() for name in scheme.secret_parameters]
         return [*self.access_log.redact, *carried]
 
+    def ejection_of(self, service: str) -> Ejection | None:
+        """How a service's instances are judged, if they are."""
+        said = self.services[service].ejection
+        return None if said == "off" else said
+
     def identity_of(self, service: str) -> Identity | None:
         """What a service is told of who calls."""
         said = self.services[service].identity
@@ -363,6 +420,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     def check(self, at: Place) -> None:
         """What must hold between addresses, services, routes and the message broker."""
         check_agreement(self, at)
+        check_functions(self, at)
 
 
 def merged(said: Any, default: Any) -> Any:

@@ -1,7 +1,4 @@
-"""Node.js programs: dependencies installed and TypeScript compiled in the cache, once per state of the sources.
-
-A program stands in the folder of its dependencies, where Node.js looks for them by itself.
-"""
+"""Node.js programs: dependencies installed and TypeScript compiled in the cache, once per state of the sources."""
 
 import hashlib
 import os
@@ -53,7 +50,9 @@ def prepare_node_program(package: Path) -> NodeProgram:
     settings = [package / "tsconfig.json"]
     installed = _modules(node, package)
     state = _digest(package, [*_manifest(package), *settings, *sources], str(node.major))
-    program = prepared(installed / state, lambda folder: _compile(node, package, installed, folder))
+    program = prepared(
+        cache_root() / "node" / f"{_label(package)}-{state}", lambda folder: _compile(node, package, installed, folder)
+    )
     return NodeProgram(program, (str(node.node), str(program / "dist" / "main.js")))
 
 
@@ -62,25 +61,34 @@ def prepare_node_script(package: Path) -> NodeProgram:
     node = find_node()
     installed = _modules(node, package)
     script = package / "main.js"
-    state = _digest(package, [*_manifest(package), script], str(node.major))
-    program = prepared(installed / state, lambda folder: _place(package, folder))
+    program = prepared(
+        cache_root() / "node" / f"{_label(package)}-{_digest(package, [*_manifest(package), script], str(node.major))}",
+        lambda folder: _place(package, installed, folder),
+    )
     return NodeProgram(program, (str(node.node), str(program / "main.js")))
 
 
 def _modules(node: Node, package: Path) -> Path:
     """The folder with the package's dependencies."""
     manifest = _manifest(package)
-    name = f"{'-'.join(package.parts[-2:])}-modules-{_digest(package, manifest, str(node.major))}"
-    return prepared(cache_root() / "node" / name, lambda folder: _install(node, manifest, folder))
+    return prepared(
+        cache_root() / "node" / f"{_label(package)}-modules-{_digest(package, manifest, str(node.major))}",
+        lambda folder: _install(node, manifest, folder),
+    )
 
 
 def _manifest(package: Path) -> list[Path]:
     return [path for name in ("package.json", ".npmrc") if (path := package / name).exists()]
 
 
-def _place(package: Path, folder: Path) -> None:
+def _label(package: Path) -> str:
+    return "-".join(package.parts[-2:])
+
+
+def _place(package: Path, installed: Path, folder: Path) -> None:
     for name in ("package.json", "main.js"):
         shutil.copy(package / name, folder)
+    (folder / "node_modules").symlink_to(Path("..", installed.name, "node_modules"))  # the cache may be moved
 
 
 def _install(node: Node, manifest: Iterable[Path], folder: Path) -> None:
@@ -93,8 +101,8 @@ def _compile(node: Node, package: Path, installed: Path, folder: Path) -> None:
     for name in ("package.json", "tsconfig.json"):
         shutil.copy(package / name, folder)
     shutil.copytree(package / "src", folder / "src")
-    compiler = str(installed / "node_modules" / "typescript" / "bin" / "tsc")
-    _run([str(node.node), compiler, "-p", ".", "--outDir", "dist"], folder, node)
+    (folder / "node_modules").symlink_to(Path("..", installed.name, "node_modules"))
+    _run([str(node.node), "node_modules/typescript/bin/tsc", "-p", ".", "--outDir", "dist"], folder, node)
 
 
 def _run(command: list[str], folder: Path, node: Node) -> None:

@@ -8,9 +8,11 @@ most often the instance closed an idle connection as we wrote to it (RFC 9112 §
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply
+from castlegate.rules.instances import Instances
 from castlegate.sketch import Description, Sketch
 from castlegate.telemetry.metrics import Registry
 
@@ -20,7 +22,7 @@ _NOT_REACHED = (Kinds.CONNECT, Kinds.CONNECT_TIMEOUT, Kinds.CERTIFICATE, Kinds.T
 class Retry:
     """Of one service."""
 
-    def __init__(self, service: str, instances: int, now: Callable[[], float], registry: Registry) -> None:
+    def __init__(self, service: str, instances: Instances[Any], now: Callable[[], float], registry: Registry) -> None:
         self._instances = instances
         self._now = now
         retries = registry.counter(
@@ -32,8 +34,9 @@ class Retry:
     def describe(self, sketch: Sketch) -> Description:
         """When it tries again."""
         call = sketch.sent
-        others = f"goes to another instance, at most {self._instances} in all"
-        says = {"not sent": others if self._instances > 1 else "there is no other instance to go to"}
+        most = len(self._instances.members)
+        others = f"goes to another instance, at most {most} in all"
+        says = {"not sent": others if most > 1 else "there is no other instance to go to"}
         if _repeatable(call):
             says["no answer"] = f"sent once more: {call.method.decode()} is idempotent"
         else:
@@ -51,7 +54,7 @@ class Retry:
                 if self._now() >= call.request.deadline:
                     break
                 if failed.kind in _NOT_REACHED and failed.outcome is Outcome.NOT_SENT:
-                    if len(call.tried) >= self._instances:
+                    if not self._instances.untried(call.tried):
                         break
                     self._connect_retries.value += 1
                 elif failed.kind is Kinds.NO_ANSWER and not was_sent and _repeatable(call):

@@ -23,7 +23,7 @@ from castlegate.upstreams.kafka.gate import Gates
 from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
 from castlegate.upstreams.kafka.link import Brokers, Link
-from castlegate.upstreams.kafka.log import PARTITION, Log
+from castlegate.upstreams.kafka.log import PARTITION, Kind, Log
 from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
 from castlegate.upstreams.kafka.places import Places, Readiness
@@ -182,11 +182,11 @@ class Engine:
             self.gates.refresh()
         return publisher
 
-    def log(self, topic: str) -> Log:
-        """A topic that is read whole: one of the gateway's own, made where it is missing. A new reader each time."""
+    def log(self, topic: str, kind: Kind) -> Log:
+        """A topic that is read by every worker: the gateway's own, made where it is missing. A new reader each time."""
         gate = self.places.gate(topic, None)
         publisher = self.publisher(topic, PARTITION)
-        made = Log(publisher, gate, self._clients, self.timer, self._tell, self._on_error("table"))
+        made = Log(publisher, gate, self._clients, self.timer, self._tell, self._on_error("table"), kind)
         self.places.read_whole(made)
         return made
 

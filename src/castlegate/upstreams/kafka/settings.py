@@ -52,7 +52,7 @@ class OwnedTopics(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
 
 class Streams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Bounds on replies of several values (`reply: all` and `reply: stream`)."""
+    """Bounds on replies of several values (`reply: all` and `reply: stream`) and on answers of several (`gather`)."""
 
     most: Count = 1000
     """Such replies under way at once; one more is answered 503. With `queue` it bounds the memory that they take."""
@@ -64,7 +64,7 @@ class Streams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     idle: Seconds = 30.0
     """Between two values of a stream; then it is cut. The first one has the route's `timeout`."""
     collected: Size = 10 * 1024 * 1024
-    """Bytes of the array of `reply: all`; more are answered 502."""
+    """Bytes of the array of `reply: all`, and of what is gathered; more are answered 502."""
 
 
 class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
