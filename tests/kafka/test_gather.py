@@ -63,6 +63,7 @@ def gateway(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     config = CONFIG.format(bootstrap=broker.bootstrap, name=name)
     with Gateway(tmp_path_factory.mktemp("gather"), config) as gateway:
         gateway.program.wait_until(lambda: gateway.readiness()[1] == {"status": "ready", "reason": ""}, "readiness")
+        assert ask(gateway, "/all")[0] == 200  # their producers connect at the first answer, and stay
         yield gateway
     for service in services:
         service.stop()
