@@ -402,8 +402,10 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             if getattr(group, "one_choice", False) and any(getattr(route, name) is not None for name in fields):
                 continue
             for name in fields:
-                said, default = getattr(route, name), getattr(self.defaults, name)
-                if said is None or getattr(type(said), "merges", False):
+                default = getattr(self.defaults, name)
+                if default is not None and (
+                    (said := getattr(route, name)) is None or getattr(type(said), "merges", False)
+                ):
                     missing[name] = merged(said, default)
         if missing.get("public", route.public):  # callers are not known there
             missing |= {name: getattr(route, name) for name in OF_CALLERS}
