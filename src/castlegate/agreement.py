@@ -19,10 +19,14 @@ from castlegate.config.references import Scope
 from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
+from castlegate.functions import refuse_beside_function
+from castlegate.guards.retry import check_retries
+from castlegate.guards.settings import Repeats, check_guards, check_hedge, check_repeats
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
 from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.facts import RequestFacts
 from castlegate.policies.limits.settings import Named, check_limits
+from castlegate.python.reference import is_function
 from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
@@ -32,14 +36,16 @@ if TYPE_CHECKING:
     from castlegate.document import Document, OwnIssuer, Route, Scheme, Service
 
 _ALL = {"0.0.0.0", "::"}
+_NOT_REPEATED = "goes with 'call'; an event is stored once, and parts of 'compose' are repeated as their services say"
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
-_KAFKA_ONLY = ("key", "status", "reply")
+_KAFKA_ONLY = ("key", "status", "reply", "gather")
 
 
 def check_agreement(document: Document, at: Place) -> None:
     """Report every mistake."""
     _check_ports(document, at)
+    _check_limit_store(document, at)
     for name, service in document.services.items():
         _check_service(document, name, service, at)
     for name, scheme in document.auth.items():
@@ -77,6 +83,7 @@ def check_agreement(document: Document, at: Place) -> None:
         _check_access(document, route, place, at)
         _check_authorization(document, route, key, place, at)
         _check_purpose(document, route, key, place, at)
+        _check_repeats(document, route, name, place, at)
     if not at.report.mistakes:
         _warn_of_ways_past(document, at)
 
@@ -93,6 +100,21 @@ def _check_ports(document: Document, at: Place) -> None:
         said.mistake(f"'listen' and 'admin' are both on port {port} of {admin_host}; give each its own")
 
 
+def _check_limit_store(document: Document, at: Place) -> None:
+    store, place = document.limit_store, at.field("limit_store")
+    if store.store != "kafka":
+        return
+    check_topic(store.topic, place.field("topic"))
+    if document.kafka is None and not at.field("kafka").spoilt:
+        place.field("store").mistake("there is no 'kafka' to count over; say where it is: 'kafka: {bootstrap: ...}'")
+    for name, route in document.routes.items():
+        if route.publish == store.topic:
+            mistake = "over this topic instances tell each other what they admitted ('limit_store')"
+            at.field("routes", name, "publish").mistake(mistake)
+    if document.issuer is not None and document.issuer.state.topic == store.topic:
+        place.field("topic").mistake("this topic holds the refresh tokens of 'issuer'")
+
+
 def _check_state(document: Document, route: Route, place: Place, at: Place) -> None:
     kept = document.state is not None or at.field("state").spoilt or document.limit_store.store == "redis"
     if route.quotas and not kept:
@@ -105,6 +127,39 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
         place.mistake("a service's name has letters, digits, '_' and '-', and begins with a letter")
     if service.kafka is not None:
         _check_kafka(document, place.field("kafka"), at)
+    check_guards(service, place, kafka=service.kafka is not None)
+    if service.canary is not None:
+        _check_other(document, name, service.canary.service, place.field("canary", "service"), at)
+    if service.mirror is not None:
+        _check_shadow(document, name, service.mirror.service, place.field("mirror", "service"), at)
+
+
+def _check_other(document: Document, name: str, said: str, place: Place, at: Place) -> Service | None:
+    """The service that takes calls of this one, or copies of them: another one of the same protocol, and the last."""
+    other, service = document.services.get(said), document.services[name]
+    if other is None:
+        if not (at.field("services").spoilt or at.field("services", said).spoilt):
+            place.mistake(f"no service is called {place.shown(said)}{suggest(said, document.services, 'there are')}")
+    elif said == name:
+        place.mistake("this is the service itself; name another one")
+    elif (other.http is None) != (service.http is None):
+        place.mistake(f"'{said}' and '{name}' do not speak the same protocol")
+    elif other.canary is not None or other.mirror is not None:
+        place.mistake(f"'{said}' passes calls on itself, with 'canary' or 'mirror'; name one that does not")
+    else:
+        return other
+    return None
+
+
+def _check_shadow(document: Document, name: str, said: str, place: Place, at: Place) -> None:
+    """That copies share nothing with calls that somebody waits for."""
+    other = _check_other(document, name, said, place, at)
+    if other is None:
+        return
+    if other.http is None:
+        place.mistake("only calls of services that speak HTTP are copied: over Kafka they would share what others need")
+    elif any((route.call or "").partition(".")[0] == said for route in document.routes.values()):
+        place.mistake(f"'{said}' is called by routes, whose connections copies would take; name a service for it alone")
 
 
 def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -> None:
@@ -173,7 +228,9 @@ def _check_login(document: Document, said: Route, key: RouteKey, place: Place, a
     route = document.effective(said)
     if said.headers.response:
         place.field("headers", "response").mistake("what a client gets of a login is made by the gateway")
-    _refuse(said, ("status", "reply"), "has no meaning for a login, whose answer is made by the gateway", place)
+    _refuse(
+        said, ("status", "reply", "gather"), "has no meaning for a login, whose answer is made by the gateway", place
+    )
     _compile_templates(said, document.scope(key, route), place)
     if said.call is not None:
         _check_call(document, said.call, route, key, place, at)
@@ -310,12 +367,14 @@ def _check_purpose(document: Document, route: Route, key: RouteKey | None, place
     elif route.compose is not None:
         for name, part in route.compose.items():
             _check_part(document, part, place.field("compose", name), at)
+    elif is_function(route.call):
+        refuse_beside_function(route, place)
     elif route.call is not None:
         _check_call(document, route.call, route, key, place, at)
     elif route.publish is not None:
         check_topic(route.publish, place.field("publish"))
         _check_kafka(document, place.field("publish"), at)
-        _refuse(route, (*_HTTP_ONLY, "status", "reply"), "goes with 'call', not with 'publish'", place)
+        _refuse(route, (*_HTTP_ONLY, "status", "reply", "gather"), "goes with 'call', not with 'publish'", place)
     elif not any(place.field(name).spoilt for name in ("call", "compose", "publish")):
         place.mistake("none of 'call', 'compose' and 'publish' is said; a route does one of them")
     if route.compose is None:
@@ -331,6 +390,9 @@ def _check_part(document: Document, part: PartSettings, place: Place, at: Place)
             place.field("fallback_call").mistake("'call' is missing: the service that is asked instead")
     for call, where in calls:
         if call.call is None:
+            continue
+        if is_function(call.call):
+            refuse_beside_function(call, where)
             continue
         _check_call(document, call.call, call, None, where, at)
         _refuse(call, ("strip_prefix", "add_prefix"), "is for routes that forward their own path", where)
@@ -392,6 +454,23 @@ def _check_operation(
     if found is not None and found.key is not None and route.key is None and key is not None:
         at = at_call.report.place("services", name, "kafka", "operations", operation, "key")
         compile_text(found.key, Sink.KEY, key.scope(), at)
+
+
+def _check_repeats(document: Document, route: Route, name: str, place: Place, at: Place) -> None:
+    """What a route, or its service, says of further tries."""
+    service = document.services.get((route.call or "").partition(".")[0])
+    if route.call is None:
+        for field in fields_of(Repeats):
+            if getattr(route, field) is not None:
+                place.field(field).mistake(
+                    "goes with 'call'; an event is stored once, and parts of 'compose' repeat as their services say"
+                )
+    elif service is not None:
+        of_service = at.field("services", route.call.partition(".")[0])
+        if route.retry is not None:
+            check_retries(route.retry, place.field("retry"), kafka=service.kafka is not None)
+        check_hedge(route.hedge, place, kafka=service.kafka is not None)
+        check_repeats(route, service, document.timeout(route), place, of_service, name)
 
 
 def _refuse(route: CallSettings, fields: tuple[str, ...], reason: str, place: Place) -> None:

@@ -39,6 +39,15 @@ class Headers:
         start = name + b": "
         return [line[len(start) : -2] for line in self.lines if line.startswith(start)]
 
+    def cookie(self, name: bytes) -> bytes | None:
+        """The value of a cookie, if it has one; of several of that name the first."""
+        for field in self.get_all(b"cookie"):
+            for pair in field.split(b";"):
+                found, _, value = pair.strip(b" \t").partition(b"=")
+                if found == name and value:
+                    return value
+        return None
+
     def adding(self, name: bytes, value: bytes) -> Headers:
         """With a field more."""
         return Headers([*self.lines, b"%b: %b\r\n" % (name, value)])

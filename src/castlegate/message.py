@@ -117,7 +117,8 @@ class Call:
     """What is asked of a service, whatever protocol it speaks."""
 
     __slots__ = (
-        "body", "fresh", "headers", "idempotent", "key", "method", "request", "sent", "target", "timeout", "tried",
+        "body", "fresh", "headers", "idempotent", "instance", "key", "method", "request", "sent", "target", "timeout",
+        "tried",
     )  # fmt: skip
 
     def __init__(
@@ -140,6 +141,7 @@ class Call:
         self.key = key  # of the record, for services behind Kafka
         self.timeout = timeout  # seconds, of this call; the request's deadline bounds it too
         self.idempotent = idempotent
+        self.instance: Any = None  # the one that was asked last, of services that have instances
         self.tried: list[object] = []  # instances that it failed on
         self.sent = False  # something of it has left, or may have: what is given up from here on may be executed
         self.fresh = False  # a connection that was used before is not good enough: one has just been closed on it
@@ -151,6 +153,15 @@ class Call:
         own = now + self.timeout
         deadline = self.request.deadline
         return own if own < deadline else deadline  # noqa: FURB136 - half the time of min()
+
+    def once_more(self, timeout: float) -> Call:
+        """The same, to be tried on another instance while this one is under way, for at most `timeout` seconds."""
+        call = Call(
+            self.request, self.method, self.target, self.headers, self.body, self.key, timeout,
+            idempotent=self.idempotent,
+        )  # fmt: skip
+        call.tried = [*self.tried, self.instance]
+        return call
 
 
 class Reply:
@@ -167,6 +178,23 @@ class Reply:
         """Nobody takes it."""
         if not isinstance(self.body, bytes):
             self.body.close()
+
+    async def content(self, most: int, deadline: float, now: Callable[[], float]) -> bytes | None:
+        """All of its body; None if that is more than so many bytes. Raises `TimeoutError` at the first piece that comes
+        after the deadline; how long each may take is bounded by whose body it is.
+        """
+        body = self.body
+        if isinstance(body, bytes):
+            return body if len(body) <= most else None
+        content = b""
+        try:
+            while len(content) <= most and (piece := await body.read()):
+                content += piece
+                if now() > deadline:
+                    raise TimeoutError
+        finally:
+            body.close()
+        return content if len(content) <= most else None
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -11,6 +11,7 @@ from castlegate.body import Body
 from castlegate.errors import CallFailed
 from castlegate.headers import Headers
 from castlegate.message import Call, Reply
+from castlegate.rules.instances import Instance
 from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
@@ -44,7 +45,9 @@ class Answers:
 
     def play(self, method: bytes, pieces: Iterable[bytes], *, closes: bool) -> Got:
         """What comes of a call that is answered in these pieces, by a service that then closes or stays."""
-        pool = Pool("127.0.0.1", 1, HttpPool(), self._reader, self._timer)
+        instance = Instance("127.0.0.1:1")
+        instance.in_flight = 1
+        pool = Pool(instance, "127.0.0.1", 1, HttpPool(), self._reader, self._timer)
         connection, transport = ServerConnection(pool), MemoryTransport()
         connection.connection_made(transport)
         connection.handed_over, pool._open = True, 1
@@ -87,6 +90,7 @@ class Answers:
         connection._stop_waiting()
         assert len(got) == 1
         assert pool._open == (1 if not connection.closed else 0)
+        assert instance.in_flight == (1 if connection._call is not None else 0)
         assert not (idle and (connection.closed or transport.paused))
         return got[0]._replace(reused=idle)
 

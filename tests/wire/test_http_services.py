@@ -25,7 +25,11 @@ def test_connections_are_kept_and_used_again(gateway: Gateway, origin: Origin) -
 def test_a_refused_instance_is_passed_over_for_any_method(start: Start, origin: Origin) -> None:
     """U1."""
     gateway = start(f"""
-services: {{two: {{http: ["http://127.0.0.1:{free_port()}", "http://127.0.0.1:{origin.port}"]}}}}
+services:
+  two:
+    http:
+      instances: ["http://127.0.0.1:{free_port()}", "http://127.0.0.1:{origin.port}"]
+      balance: round_robin
 defaults: {{public: true}}
 routes: {{"ANY /a/{{rest...}}": {{call: two}}}}
 """)

@@ -1,6 +1,5 @@
-"""References to who calls: `{principal.subject}`, `{principal.scopes}`, `{claims.sub}`.
-
-Reachable where a route asks who calls.
+"""References to who calls: `{principal.subject}`, `{principal.scopes}`, `{claims.sub}`, reachable where a route asks
+that; and to cookies, `{cookie.session}`.
 """
 
 from __future__ import annotations
@@ -54,6 +53,28 @@ class PrincipalRoot:
         """Never."""
 
 
+class CookieRoot:
+    """`{cookie.session}`: the value of a cookie as it was sent, bytes read as ISO-8859-1; of several the first."""
+
+    needs_body = False
+
+    def bind(self, name: str, every: bool, at: Place) -> Fetch | None:
+        """Missing where the request does not have it."""
+        if not name or every:
+            at.mistake("write '{cookie.session}', the name of a cookie")
+            return None
+        wanted = name.encode()
+
+        def value(request: Request, _parts: Parts) -> Any:
+            found = request.headers.cookie(wanted)
+            return MISSING if found is None else found.decode("latin-1")
+
+        return value
+
+    def rest(self, name: str) -> None:
+        """Never."""
+
+
 def _scopes(request: Request, _parts: Parts) -> Any:
     return MISSING if request.principal is None else sorted(request.principal.scopes)
 
@@ -63,3 +84,5 @@ def _scope(request: Request, _parts: Parts) -> Any:
 
 
 PRINCIPAL: dict[str, Root] = {"claims": ClaimsRoot(), "principal": PrincipalRoot()}
+
+COOKIE: dict[str, Root] = {"cookie": CookieRoot()}

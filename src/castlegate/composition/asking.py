@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from castlegate.body import Body
 from castlegate.composition.contents import bad_answer
-from castlegate.composition.parts import Asked
+from castlegate.composition.parts import PartCall
 from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome
 from castlegate.message import Call, Reply
 from castlegate.waiting import DirectTask
@@ -52,7 +52,7 @@ class Asking:
 
     # The call.
 
-    def ask(self, asked: Asked, parts: Mapping[str, Any], until: float, now: float) -> None:
+    def ask(self, asked: PartCall, parts: Mapping[str, Any], until: float, now: float) -> None:
         """Make the call, which has until that loop time; `now` is one too."""
         run = self.run
         left = until - now

@@ -12,7 +12,7 @@ from castlegate.calls.plan import FieldRules
 from castlegate.calls.settings import CallSettings
 from castlegate.composition.conditions import compile_when
 from castlegate.composition.graph import Cycle, waves
-from castlegate.composition.parts import Asked, Batching, EachPlan, Part, Tally
+from castlegate.composition.parts import Batching, EachPlan, Part, PartCall, Tally
 from castlegate.composition.reshaping import Shape, expression_shape, members_shape
 from castlegate.composition.settings import Each, PartSettings, ShapeSettings
 from castlegate.config.references import PartRoot, Reference, Scope, parse, roots_in
@@ -24,7 +24,7 @@ from castlegate.telemetry.metrics import Counter, Family
 
 ELEMENT = "each"
 
-Bind = Callable[[CallSettings, float | None, float, Scope, Place], Asked]
+Bind = Callable[[CallSettings, float | None, float, Scope, Place], PartCall]
 """Of a call's settings, the seconds that are said of it, those that it has otherwise, what its references reach, and
 where it stands: how it is made and by whom.
 """

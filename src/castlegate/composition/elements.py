@@ -13,7 +13,7 @@ import msgspec
 
 from castlegate.composition.asking import Asking
 from castlegate.composition.contents import NULL, bad_answer, parse
-from castlegate.composition.parts import Asked, Batching, EachPlan
+from castlegate.composition.parts import Batching, EachPlan, PartCall
 from castlegate.composition.reshaping import is_list, is_object, items_of, members_of
 from castlegate.config.references import MISSING, as_text
 from castlegate.errors import GatewayError, PartUnfit
@@ -33,7 +33,7 @@ class Elements:
         "_values", "_waiting", "results",
     )  # fmt: skip
 
-    def __init__(self, state: PartRun, plan: EachPlan, asked: Asked, until: float) -> None:
+    def __init__(self, state: PartRun, plan: EachPlan, asked: PartCall, until: float) -> None:
         self._state = state
         self._plan = plan
         self._asked = asked

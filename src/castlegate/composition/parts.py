@@ -20,7 +20,7 @@ _MOST_DIGESTS = 256
 OUTCOMES = (OK, FALLBACK, TIMEOUT, ERROR, SKIPPED, CANCELLED)
 
 
-class Asked(NamedTuple):
+class PartCall(NamedTuple):
     """A call that a part can make."""
 
     plan: PartPlan
@@ -73,14 +73,14 @@ class Part:
         self.inputs: list[int] = []  # the parts that it waits for
         self.followers: list[Part] = []  # those that wait for it
         self.referenced = False
-        self.asked: Asked | None = None  # None: it is a value
+        self.asked: PartCall | None = None  # None: it is a value
         self.value: JsonTemplate | None = None
         self.each: EachPlan | None = None
         self.when: Condition | None = None
         self.timeout = 0.0  # seconds
         self.optional = False
         self.fallback: JsonTemplate | None = None
-        self.fallback_asked: Asked | None = None
+        self.fallback_asked: PartCall | None = None
         self.shapes: Sequence[Shape] = ()
         self.merge = False
         self.hidden = False

@@ -19,7 +19,7 @@ from castlegate.body import Budget, Share
 from castlegate.composition.asking import Asking, declined
 from castlegate.composition.contents import NULL, Digest, bad_answer, parse
 from castlegate.composition.elements import Elements
-from castlegate.composition.parts import CANCELLED, ERROR, FALLBACK, OK, SKIPPED, TIMEOUT, Asked, Part
+from castlegate.composition.parts import CANCELLED, ERROR, FALLBACK, OK, SKIPPED, TIMEOUT, Part, PartCall
 from castlegate.composition.plans import common_headers
 from castlegate.composition.reshaping import is_object
 from castlegate.errors import GatewayError, Kinds, Outcome, PartUnfit
@@ -139,7 +139,7 @@ class PartRun(Asking):
     digests: tuple[Digest, ...] = ()  # of its answers
     error: GatewayError | None = None
     failures = 0  # elements that failed
-    _asks: Asked | None = None
+    _asks: PartCall | None = None
     _elements: Elements | None = None
 
     def __init__(self, run: Run, part: Part) -> None:
@@ -170,7 +170,7 @@ class PartRun(Asking):
         except Exception as unforeseen:  # noqa: BLE001 - this is called from within callbacks
             run.fail(None, unforeseen)
 
-    def _call_for(self, asked: Asked | None, now: float) -> None:
+    def _call_for(self, asked: PartCall | None, now: float) -> None:
         assert asked is not None
         self._asks = asked
         self.ask(asked, self.run.values, self._until(asked.plan.timeout, now), now)

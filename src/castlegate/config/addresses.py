@@ -22,6 +22,14 @@ class Origin(NamedTuple):
     port: int
     tls: bool
 
+    @property
+    def authority(self) -> str:
+        """`host:port`."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.authority}"
+
 
 def parse_address(text: str) -> tuple[str, int]:
     """`0.0.0.0:8080` → host and port; an IPv6 host stands in brackets and comes back without."""

@@ -13,7 +13,7 @@ from castlegate.body import Budget
 from castlegate.composition.answering import failure
 from castlegate.composition.compiling import compile_parts
 from castlegate.composition.graph import Cycle, longest, waves
-from castlegate.composition.parts import Asked
+from castlegate.composition.parts import PartCall
 from castlegate.composition.plans import PartPlan
 from castlegate.composition.running import Run
 from castlegate.composition.settings import PartSettings
@@ -142,8 +142,10 @@ def start(
     }
     report = Report()
 
-    def bind(settings: Any, said: float | None, otherwise: float, scope: Any, at: Any) -> Asked:
-        return Asked(PartPlan(settings, said or otherwise, scope, at, over_http=False), services.caller(settings.call))
+    def bind(settings: Any, said: float | None, otherwise: float, scope: Any, at: Any) -> PartCall:
+        return PartCall(
+            PartPlan(settings, said or otherwise, scope, at, over_http=False), services.caller(settings.call)
+        )
 
     compiled = compile_parts(
         parts, request_scope(), report.place(), RequestFacts, bind,

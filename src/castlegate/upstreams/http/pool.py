@@ -10,12 +10,15 @@ import asyncio
 import ssl
 from collections import deque
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed, Kind, Kinds, Outcome
+from castlegate.rules.instances import Instance
 from castlegate.upstreams.http.connection import ServerConnection
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.settings import HttpPool
 from castlegate.upstreams.http.uploads import Uploads
 from castlegate.waiting import Waiter
+from castlegate.wire.burst import Burst
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
@@ -37,6 +40,7 @@ class Pool:
 
     def __init__(
         self,
+        instance: Instance,
         host: str,
         port: int,
         settings: HttpPool,
@@ -44,11 +48,12 @@ class Pool:
         timer: Timer,
         certificates: ServiceCertificates | None = None,
     ) -> None:
+        self.instance = instance  # whose calls are under way here: a connection tells it when one has ended
         self.settings = settings
         self.reader = reader
         self.timer = timer
         self.uploads = Uploads(settings, timer)
-        self.authority = (f"[{host}]" if ":" in host else host).encode() + b":%d" % port
+        self.burst = Burst()
         self._host = host
         self._port = port
         self._certificates = certificates  # None: plain HTTP
@@ -87,9 +92,9 @@ class Pool:
             connection.close()
         return None
 
-    async def wait_for_one(self, deadline: float, *, fresh: bool) -> ServerConnection:
+    async def wait_for_one(self, deadline: float, body: Body | None, *, fresh: bool) -> ServerConnection:
         """A connection, made or (unless it is to be `fresh`) handed back until `deadline` (loop time); raises
-        `CallFailed`, not sent.
+        `CallFailed`, not sent; or what `body`, if it is still arriving, failed with meanwhile.
         """
         if len(self._waiting) >= self.settings.waiting:
             raise _not_sent(Kinds.POOL_EXHAUSTED, "Too many requests wait for this service.")
@@ -102,6 +107,8 @@ class Pool:
             self._idle.popleft().close()
         if self._open < self.settings.connections:
             self._connect()
+        if body is not None:
+            body.on_failure(wanted.fail)
         try:
             return await wanted
         except asyncio.CancelledError:
@@ -110,16 +117,14 @@ class Pool:
                 self.put_back(wanted.result())
             raise
         finally:
+            if body is not None:
+                body.on_failure(None)
             self.timer.remove(wanted, wanted.deadline)
             if wanted in self._waiting:
                 self._waiting.remove(wanted)
 
     def put_back(self, connection: ServerConnection) -> None:
         """It can be used again: by whoever waits longest, else it is idle."""
-        if self._closing:
-            self._open -= 1
-            connection.close()
-            return
         used, connection.handed_over = connection.handed_over, True
         for wanted in self._waiting:
             if not wanted.done() and not (used and wanted.fresh):
@@ -130,6 +135,10 @@ class Pool:
             self._open -= 1  # they want fresh ones, and there was no room for those
             connection.close()
             self._connect()
+            return
+        if self._closing:
+            self._open -= 1
+            connection.close()
             return
         connection.idle_since = self.timer.now()
         self._idle.append(connection)
@@ -146,13 +155,14 @@ class Pool:
             self._connect_for_the_waiting()
 
     def close(self) -> None:
-        """Close the idle ones; the others close when their call is done."""
+        """Close the idle ones; the others close when no call is left that wants one."""
         self._closing = True
         while self._idle:
             self._open -= 1
             self._idle.pop().close()
-        for task in self._connecting:
-            task.cancel()
+        if not self._waiting:
+            for task in self._connecting:
+                task.cancel()
 
     def _connect(self) -> None:
         self._open += 1
@@ -204,7 +214,7 @@ class Pool:
 
     def _connect_for_the_waiting(self) -> None:
         # The task that calls this from `_make` is still among `_connecting`.
-        if self._closing or self._open >= self.settings.connections:
+        if self._open >= self.settings.connections:
             return
         if len(self._waiting) >= max(1, len(self._connecting)):
             self._connect()

@@ -31,8 +31,9 @@ async def test_the_connection_of_an_answer_that_nobody_took_is_free_again(given:
             task = cancelled_when_settled(caller(call))  # type: ignore[arg-type]
             with pytest.raises(asyncio.CancelledError):
                 await task
-            (pool,) = upstream._pools
-            assert pool.open == pool.idle
+            (instance,) = upstream.instances.members
+            assert instance.pool.open == instance.pool.idle
+            assert instance.in_flight == 0
         assert len(origin.seen) >= 2
         upstream.close()
         for _ in range(3):
