@@ -10,14 +10,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.measure import LOAD_CORE, CannotMeasure, Load, Subject, compare, parse_options, pinned
+from benchmarks.measure import CannotMeasure, Load, Subject, compare, parse_options
 from benchmarks.peers.castlegate import castlegate
+from benchmarks.services.delayed import delayed
 from benchmarks.services.origin import origin
 from tests.kafka.calls import make_request
-from tests.testbeds.processes import Program, free_port
 
 from castlegate.calls.keys import key_of
 from castlegate.config.report import Report
@@ -106,7 +106,7 @@ routes: {{"GET /orders/{{id}}": {{call: origin}}}}
 def _print_tail(seconds: int) -> None:
     print(f"\nOne of four instances answers after {_SLOW} ms, the others after {_QUICK}; {_CLIENTS} clients\n")
     print(f"{'':15} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'slow ones':>10}", flush=True)
-    with _instances() as ports:
+    with delayed((_SLOW, _QUICK, _QUICK, _QUICK)) as ports:
         for balance in _BALANCES[:3]:
             with (
                 tempfile.TemporaryDirectory(prefix="castlegate-balance-") as folder,
@@ -118,17 +118,6 @@ def _print_tail(seconds: int) -> None:
             slow = sum(each > 0.9 * _SLOW / 1000 for each in times) / len(times)
             p50, p99 = (times[int(len(times) * share)] * 1000 for share in (0.5, 0.99))
             print(f"{balance:15} {len(times) / seconds:10.0f} {p50:8.1f} {p99:8.1f} {slow:10.2%}", flush=True)
-
-
-@contextlib.contextmanager
-def _instances() -> Iterator[list[int]]:
-    with contextlib.ExitStack() as stack:
-        ports = [free_port() for _ in range(4)]
-        for port, milliseconds in zip(ports, (_SLOW, _QUICK, _QUICK, _QUICK), strict=True):
-            command = [sys.executable, "-m", "benchmarks.services.slow", str(port), str(milliseconds)]
-            program = stack.enter_context(Program(pinned(LOAD_CORE, command), name="slow"))
-            program.wait_for_port(port)
-        yield ports
 
 
 async def _ask(port: int, seconds: float) -> list[float]:

@@ -80,7 +80,8 @@ def _config(access: str, auth: str = "") -> str:
 
 
 def _auth(keys: Path, cache: int) -> str:
-    return f'auth: {{idp: {{jwt: {{issuer: "{ISSUER}", audience: {AUDIENCE}, keys: "{keys}", cache: {cache}}}}}}}\n'
+    jwt = f'issuer: "{ISSUER}", audience: {AUDIENCE}, keys: "{keys}", cache: {cache}, forward: true'
+    return f"auth: {{idp: {{jwt: {{{jwt}}}}}}}\n"
 
 
 def _jwt_authn(signer: Signer, cache: int) -> dict[str, Any]:

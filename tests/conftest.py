@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 import pytest_asyncio
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tests.testbeds.embedded import EmbeddedBroker
 from tests.testbeds.kafka import RealKafka
 from tests.testbeds.leftovers import Holdings, left_in_loop_since, left_since
@@ -41,12 +41,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    if "CI" in os.environ:
-        # What lands must not hang on which examples are drawn; everywhere else every run draws others.
-        settings.register_profile("ci", derandomize=True)
-        settings.load_profile("ci")
-    # So that fixtures end their programs when the run is stopped from outside.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Gateways are started hundreds of times: what they import is compiled once, whatever the machine prefers.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    # What lands must not hang on which examples are drawn; everywhere else every run draws others. How long one takes
+    # says nothing here: a busy machine stalls any.
+    timeless = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ)
+    settings.register_profile("castlegate", timeless)
+    settings.load_profile("castlegate")
+    # A shell that starts the run in the background has it ignored, and every program would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # So that fixtures end their programs when the run is stopped from outside; SystemExit would fail one test.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("stopped by SIGTERM", 128 + signal.SIGTERM))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -55,12 +61,42 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, _kinds(metafunc.config), indirect=True, scope=scope)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     unwanted = set[str]().union(*(_FIXTURES_OF[kind] for kind in _FIXTURES_OF.keys() - set(_kinds(config))))
     deselected = [item for item in items if unwanted.intersection(getattr(item, "fixturenames", ()))]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]
+
+
+def _group(item: pytest.Item) -> str:
+    """The tests that run in one process of a parallel run, one after the other: what they share is started once.
+
+    Those of a file; over all files those on the shared broker of a kind, and those on the Kafka that may be hurt.
+    """
+    names = getattr(item, "fixturenames", ())
+    if "faulty_kafka" in names:
+        return "faulty_kafka"
+    callspec = getattr(item, "callspec", None)
+    for name in ("broker", "bootstrap"):
+        if callspec is not None and name in callspec.params:
+            return f"{name}-{callspec.params[name]}"
+    return str(item.path.relative_to(item.config.rootpath))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Ends a shared broker and its services behind the last test of their group: idle they take a tenth of a core."""
+    group = _group(item)
+    if nextitem is None or group == _group(nextitem) or not group.startswith("broker-"):
+        return None
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return None  # in one process they may be needed again
+    item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+    return True
 
 
 def _kinds(config: pytest.Config) -> list[str]:

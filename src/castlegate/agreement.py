@@ -18,9 +18,13 @@ from castlegate.config.references import Scope
 from castlegate.config.report import Place, listed, show, suggest
 from castlegate.config.shapes import fields_of
 from castlegate.config.templates import Sink, compile_json, compile_text
+from castlegate.functions import refuse_beside_function
+from castlegate.guards.retry import check_retries
+from castlegate.guards.settings import Repeats, check_guards, check_hedge, check_repeats
 from castlegate.issuer.settings import DEFAULT_TOPIC, IssuerPaths
 from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
+from castlegate.python.reference import is_function
 from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
 from castlegate.upstreams.http.balance import Balance
@@ -33,12 +37,13 @@ _ALL = {"0.0.0.0", "::"}
 _OF_PATH = re.compile(r"\{path\.([^{}?:]+)[^{}]*\}")
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
-_KAFKA_ONLY = ("key", "status", "reply")
+_KAFKA_ONLY = ("key", "status", "reply", "gather")
 
 
 def check_agreement(document: Document, at: Place) -> None:
     """Report every mistake."""
     _check_ports(document, at)
+    _check_limit_store(document, at)
     for name, service in document.services.items():
         _check_service(document, name, service, at)
     for name, scheme in document.auth.items():
@@ -73,6 +78,7 @@ def check_agreement(document: Document, at: Place) -> None:
         _check_access(document, route, place, at)
         _check_authorization(document, route, key, place, at)
         _check_purpose(document, route, key, place, at)
+        _check_repeats(document, route, name, place, at)
     if not at.report.mistakes:
         _warn_of_ways_past(document, at)
 
@@ -89,6 +95,21 @@ def _check_ports(document: Document, at: Place) -> None:
         said.mistake(f"'listen' and 'admin' are both on port {port} of {admin_host}; give each its own")
 
 
+def _check_limit_store(document: Document, at: Place) -> None:
+    store, place = document.limit_store, at.field("limit_store")
+    if store.store != "kafka":
+        return
+    check_topic(store.topic, place.field("topic"))
+    if document.kafka is None and not at.field("kafka").spoilt:
+        place.field("store").mistake("there is no 'kafka' to count over; say where it is: 'kafka: {bootstrap: ...}'")
+    for name, route in document.routes.items():
+        if route.publish == store.topic:
+            mistake = "over this topic instances tell each other what they admitted ('limit_store')"
+            at.field("routes", name, "publish").mistake(mistake)
+    if document.issuer is not None and document.issuer.state.topic == store.topic:
+        place.field("topic").mistake("this topic holds the refresh tokens of 'issuer'")
+
+
 def _check_state(document: Document, route: Route, place: Place, at: Place) -> None:
     kept = document.state is not None or at.field("state").spoilt or document.limit_store.store == "redis"
     if route.quotas and not kept:
@@ -103,6 +124,7 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
         _check_kafka(document, place.field("kafka"), at)
     if service.http is not None:
         _check_balance(document, name, service.http.balance, place.field("http", "balance", "key"))
+    check_guards(service, place, kafka=service.kafka is not None)
     if service.canary is not None:
         _check_other(document, name, service.canary.service, place.field("canary", "service"), at)
     if service.mirror is not None:
@@ -213,7 +235,9 @@ def _check_login(document: Document, said: Route, key: RouteKey, place: Place, a
     route = document.effective(said)
     if said.headers.response:
         place.field("headers", "response").mistake("what a client gets of a login is made by the gateway")
-    _refuse(said, ("status", "reply"), "has no meaning for a login, whose answer is made by the gateway", place)
+    _refuse(
+        said, ("status", "reply", "gather"), "has no meaning for a login, whose answer is made by the gateway", place
+    )
     _compile_templates(said, document.scope(key, route), place)
     if said.call is not None:
         _check_call(document, said.call, route, key, place, at)
@@ -335,12 +359,14 @@ def _check_purpose(document: Document, route: Route, key: RouteKey | None, place
     """Whether it calls or publishes, and what goes with that."""
     if route.call is not None and route.publish is not None:
         place.mistake("both 'call' and 'publish' are said; a route does one of them")
+    elif is_function(route.call):
+        refuse_beside_function(route, place)
     elif route.call is not None:
         _check_call(document, route.call, route, key, place, at)
     elif route.publish is not None:
         check_topic(route.publish, place.field("publish"))
         _check_kafka(document, place.field("publish"), at)
-        _refuse(route, (*_HTTP_ONLY, "status", "reply"), "goes with 'call', not with 'publish'", place)
+        _refuse(route, (*_HTTP_ONLY, "status", "reply", "gather"), "goes with 'call', not with 'publish'", place)
     elif not (place.field("call").spoilt or place.field("publish").spoilt):
         place.mistake("neither 'call' nor 'publish' is said; a route does one of them")
 
@@ -398,6 +424,21 @@ def _check_operation(
     if found is not None and found.key is not None and route.key is None and key is not None:
         at = at_call.report.place("services", name, "kafka", "operations", operation, "key")
         compile_text(found.key, Sink.KEY, key.scope(), at)
+
+
+def _check_repeats(document: Document, route: Route, name: str, place: Place, at: Place) -> None:
+    """What a route, or its service, says of further tries."""
+    service = document.services.get((route.call or "").partition(".")[0])
+    if route.call is None:
+        for field in fields_of(Repeats):
+            if getattr(route, field) is not None:
+                place.field(field).mistake("goes with 'call'; an event is stored once")
+    elif service is not None:
+        of_service = at.field("services", route.call.partition(".")[0])
+        if route.retry is not None:
+            check_retries(route.retry, place.field("retry"), kafka=service.kafka is not None)
+        check_hedge(route.hedge, place, kafka=service.kafka is not None)
+        check_repeats(route, service, document.timeout(route), place, of_service, name)
 
 
 def _refuse(route: CallSettings, fields: tuple[str, ...], reason: str, place: Place) -> None:

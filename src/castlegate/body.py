@@ -39,8 +39,8 @@ class Body:
     _JOINED = 4096  # bytes up to which chunks that wait are made one: an object of one byte takes forty
 
     __slots__ = (
-        "_chunks", "_ended", "_error", "_paused", "_source", "_waiter", "_waiting",
-        "length", "limit", "on_cut", "on_wanted", "received", "trailers",
+        "_chunks", "_ended", "_error", "_on_failure", "_paused", "_source", "_waiter", "_waiting",
+        "length", "limit", "on_cut", "on_over", "on_wanted", "received", "trailers",
     )  # fmt: skip
 
     def __init__(self, source: BodySource, length: int | None = None) -> None:
@@ -50,6 +50,7 @@ class Body:
         self.trailers: Pairs = []
         self.on_wanted: Callable[[], None] | None = None  # called before the first wait: sends 100 Continue
         self.on_cut: Callable[[], None] | None = None  # wakes a reader that waits for something else than chunks
+        self.on_over: Callable[[], None] | None = None  # called once, when its source is done with it
         self._source = source
         self._chunks: deque[bytes] = deque()
         self._waiting = 0
@@ -57,6 +58,7 @@ class Body:
         self._paused = False
         self._error: BaseException | None = None
         self._waiter: Waiter[None] | None = None
+        self._on_failure: Callable[[BaseException], None] | None = None
 
     # Source's side.
 
@@ -85,12 +87,16 @@ class Body:
             self.trailers = trailers
         self._ended = True
         self._wake()
+        self._tell_over()
 
     def fail(self, error: BaseException) -> None:
         """It will never be complete; `read` raises `error`, also instead of what still waits."""
         if not self._ended and self._error is None:
             self._error = error
             self._wake()
+            if self._on_failure is not None:
+                self._on_failure(error)
+            self._tell_over()
 
     def cut(self, error: BaseException) -> None:
         """Have the reader give up at once, complete or not; what it has not taken is dropped."""
@@ -101,6 +107,12 @@ class Body:
             self._wake()
             if self.on_cut is not None:
                 self.on_cut()
+            self._tell_over()
+
+    def _tell_over(self) -> None:
+        told, self.on_over = self.on_over, None
+        if told is not None:
+            told()
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -121,9 +133,22 @@ class Body:
     # Reader's side.
 
     @property
+    def over(self) -> bool:
+        """Whether all of it has arrived, or nothing more will."""
+        return self._ended or self._error is not None
+
+    @property
     def complete(self) -> bool:
         """Whether all of it has arrived, and is acceptable."""
         return self._ended and self._error is None
+
+    def on_failure(self, tell: Callable[[BaseException], None] | None) -> None:
+        """Whom to tell that it will never be complete, at once if that is so: a reader that waits for something else
+        than chunks. None: nobody any more.
+        """
+        self._on_failure = tell
+        if tell is not None and self._error is not None:
+            tell(self._error)
 
     async def read(self) -> bytes:
         """The next chunk; `b""` at the end. Raises what the source failed with."""
@@ -170,6 +195,7 @@ class Body:
                 self._paused = False
                 self._source.resume_body()
             self._source.drop_body()
+            self._tell_over()
 
 
 class Budget:

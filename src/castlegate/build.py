@@ -13,26 +13,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from castlegate.body import Budget
+from castlegate.calls.gathering import Gathering, within
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Place, Report
-from castlegate.document import Document, Loaded
+from castlegate.document import Document, Loaded, RouteDefaults, Service
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
 from castlegate.endpoints.publish import EventPlan, publish_endpoint
 from castlegate.endpoints.settings import DEFAULT_TIMEOUT, RouteLimits
+from castlegate.function_building import Functions
+from castlegate.guards.backlog import Queue
 from castlegate.guards.canary import Canary
+from castlegate.guards.chain import Chain
 from castlegate.guards.identity import Identify, identify
 from castlegate.guards.mirror import Mirror, Shadows
-from castlegate.guards.retry import Retry
+from castlegate.guards.settings import NO_REPEATS, Repeats
 from castlegate.issuer.endpoints import Issuer, IssuerEndpoint
-from castlegate.issuer.families import Bounds, Families
+from castlegate.issuer.families import Bounds, Families, Room
 from castlegate.issuer.file import FileFamilies
 from castlegate.issuer.keys import load_keys
 from castlegate.issuer.settings import DEFAULT_TOPIC
 from castlegate.issuer.topic import TopicFamilies
-from castlegate.means import Means
-from castlegate.message import Caller, Handler, ReplyMode, stack
+from castlegate.means import Cluster, Means
+from castlegate.message import Caller, Handler, Policy, ReplyMode, stack
 from castlegate.policies.addresses import addresses
 from castlegate.policies.authenticate import authenticate
 from castlegate.policies.authorize import authorize
@@ -42,10 +46,12 @@ from castlegate.policies.origin import Pages, check_origin, trusted_by
 from castlegate.policies.policy import AnswersPreflights, DescribedPolicy, Dresses, Site
 from castlegate.policies.secure import secure
 from castlegate.policies.validate import validate
+from castlegate.python.reference import is_function
 from castlegate.resources import Resources
-from castlegate.routing.route import Route
+from castlegate.routing.route import Dresser, Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.rules.instances import Out
 from castlegate.schemes.api_keys import KeysScheme
 from castlegate.schemes.authorizer import AuthorizerScheme
 from castlegate.schemes.certificate import CertificateScheme
@@ -56,8 +62,9 @@ from castlegate.schemes.scheme import Scheme
 from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
+from castlegate.upstreams.http.roster import Roster, own_outs
 from castlegate.upstreams.http.upstream import HttpUpstream
-from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaOperation
+from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaService
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 
@@ -81,6 +88,9 @@ CHAIN: tuple[Callable[[RouteSettings, Site], DescribedPolicy | None], ...] = (
 )
 """The policies, outermost first: each makes its own for a route, or says that the route does not use it."""
 
+DRESSING: tuple[Callable[[RouteDefaults], DescribedPolicy | None], ...] = (secure, cors)
+"""Those of them that also dress what no route answers: made of `defaults` alone."""
+
 SCHEMES: dict[str, Callable[[str, Any, Means], Scheme]] = {
     "issuer": IssuedTokens,
     "jwt": JwtScheme,
@@ -101,6 +111,15 @@ class Readiness(NamedTuple):
 
     ready: bool
     reason: str = ""
+
+
+class Asked(NamedTuple):
+    """What callers are made for."""
+
+    call: str
+    mode: ReplyMode | Gathering = "last"
+    repeats: Repeats = NO_REPEATS
+    operation: str = ""  # that a breaker judges by itself, if it does
 
 
 class Generation:
@@ -132,20 +151,20 @@ class Generation:
         self.certificates: list[FromFiles] = []
         """What is to be made anew when its files change."""
         tls = self.document.listen.tls
-        self.client_certificates = None if tls is None else Certificates(tls, self._report.folder)
+        self.client_certificates = None if tls is None else Certificates(tls, ("listen", "tls"), self._report.folder)
         if self.client_certificates is not None:
             self.certificates.append(self.client_certificates)
         self._budget_size = max(self.document.listen.limits.collected // workers, self._largest_body())
         self._budget: Budget = Budget(self._budget_size) if previous is None else previous._budget
-        self._callers: dict[tuple[str, ReplyMode], Caller] = {}
-        # Of each caller: its guards, then the upstream.
-        self._links: dict[tuple[str, ReplyMode], list[Described]] = {}
+        self._callers: dict[bytes, tuple[Caller, list[Described]]] = {}
+        """Each with its guards, then the upstream, by what was asked for."""
         self.chains: dict[str, list[Described]] = {}  # of each route: everything its requests pass, outermost first
         self._resources: Resources = Resources(None if previous is None else previous._resources)
         self.upstreams: dict[str, Upstream] = {name: self._upstream(name) for name in self.document.services}
         self._previous = None  # what is not carried over is not kept alive
         self._issuer = self._make_issuer()
         self._means = self._make_means(workers, counts)
+        self._guards = Chain(self._means)
         self.told_names = self.document.told_names()
         """Fields of clients that nobody gets: see `Document.told_names`."""
         self._identities: dict[str, Identify | None] = {}  # of each service
@@ -153,7 +172,23 @@ class Generation:
             name: SCHEMES[said.kind](name, getattr(said, said.kind), self._means)
             for name, said in self.document.auth.items()
         }
-        self._rules = {name: policy.rule() for name, policy in self.document.policies.items()}
+        self.certificates += [each.issuers for each in self._schemes.values() if isinstance(each, CertificateScheme)]
+        self._functions = Functions(
+            self.document.python,
+            self.document.services,
+            self._means.caller,
+            folder=self._report.folder,
+            resources=self._resources,
+            timer=timer,
+            registry=registry,
+            budget=self._budget,
+        )
+        self._rules = {
+            name: self._functions.rule(policy, self._report.place("policies", name, "python"))
+            if policy.python is not None
+            else policy.rule()
+            for name, policy in self.document.policies.items()
+        }
         self.router: Router[Route]
 
     async def compile(self) -> None:
@@ -179,12 +214,33 @@ class Generation:
     def watch(self) -> None:
         """Have gauges tell of this generation from now on; what all share is as large as it says."""
         self._budget.resize(self._budget_size)
+        self._guards.watch()
         for upstream in self.upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.watch(self._registry)
+        self._functions.watch()
         if self.engine is not None:
             self.engine.metrics.watch(self.engine.pending)
             self.engine.use(self.topics())
+
+    def dress(self, unrouted: Route) -> None:
+        """Have what no route answers look as `defaults` say: browsers must be told there as well."""
+        policies = [policy for make in DRESSING if (policy := make(self.document.defaults)) is not None]
+        unrouted.dressers, unrouted.preflight = _dressers(policies), _preflight(policies)
+
+    def follow(self, service: str, roster: Roster) -> None:
+        """This is known of a service's instances from now on."""
+        upstream = self.upstreams.get(service)
+        if isinstance(upstream, HttpUpstream):
+            roster.settle(upstream, self._timer.now())
+
+    def outs(self) -> dict[str, dict[str, dict[str, Out]]]:
+        """By service and instance, who holds it out beside the checks."""
+        found = {}
+        for name, upstream in self.upstreams.items():
+            if isinstance(upstream, HttpUpstream) and (outs := own_outs(upstream)):
+                found[name] = outs
+        return found
 
     def topics(self) -> frozenset[str]:
         """Those of Kafka that its routes write to and read from."""
@@ -192,6 +248,8 @@ class Generation:
         issuer = self.document.issuer
         if issuer is not None and issuer.state.file is None:
             used.add(issuer.state.topic or DEFAULT_TOPIC)
+        if self.document.limit_store.store == "kafka":
+            used.add(self.document.limit_store.topic)
         for upstream in self.upstreams.values():
             if not isinstance(upstream, HttpUpstream):
                 used |= upstream.topics()
@@ -218,12 +276,8 @@ class Generation:
         reason = "; ".join(filter(None, (self.engine.state.reason, problem)))
         if self.engine.state.ready:
             return Readiness(True, reason)
-        services = self.document.services
-        http = any(
-            route.call is not None and services[route.call.partition(".")[0]].http is not None
-            for route in self.document.routes.values()
-        )
-        return Readiness(http, reason)
+        calls = [route.call for route in self.document.routes.values() if route.call is not None]
+        return Readiness(any(is_function(call) or self._over_http(call) for call in calls), reason)
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
@@ -266,11 +320,20 @@ class Generation:
             workers=workers,
             counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
             limit_store=self.document.limit_store,
-            caller=lambda call: self._caller(call, "last"),
+            caller=lambda call: self._caller(Asked(call))[0],
             # Kept by what is carried over, so it must not know of this generation.
             fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
+            cluster=self._cluster(),
             own=None if self._issuer is None else self._issuer.tokens,
         )
+
+    def _cluster(self) -> Cluster | None:
+        engine = self.engine
+        if engine is None:
+            return None
+        from castlegate.upstreams.kafka.log import NEWS
+
+        return Cluster(f"{id(engine)}", lambda topic: engine.log(topic, NEWS), engine.settings.max_record)
 
     def longest_timeout(self) -> float:
         """Seconds that a request of this generation may take."""
@@ -285,10 +348,18 @@ class Generation:
         service = self.document.services[name]
         if service.http is not None:
             before = self._previous
-            if before is not None and name in before.upstreams and before.document.services[name] == service:
+            if before is not None and name in before.upstreams and _alike(before.document.services[name], service):
                 upstream = before.upstreams[name]
             else:
-                upstream = HttpUpstream(name, service.http, self._timer, self._registry, self._report.folder)
+                upstream = HttpUpstream(
+                    name,
+                    service.http,
+                    self._timer,
+                    self._registry,
+                    self._report.folder,
+                    ejection=self.document.ejection_of(name),
+                    panic=service.panic,
+                )
             if isinstance(upstream, HttpUpstream) and upstream.certificates is not None:
                 self.certificates.append(upstream.certificates)
             return upstream
@@ -304,12 +375,12 @@ class Generation:
         assert key is not None, "the document was checked"
         settings = self._routes[name]
         limits = settings.limits or RouteLimits()
-        timeout = self._timeout(said, settings)
+        timeout = self.document.timeout(said)
         scope, body = self.document.scope(key, settings, self.told_names), limits.largest_body
         site = Site(name, key, scope, at, body, self._schemes, self._means, self._rules)
         policies = [policy for make in CHAIN if (policy := make(settings, site)) is not None]
         self.chains[name] = [*policies]
-        preflight = next((policy.preflight for policy in policies if isinstance(policy, AnswersPreflights)), None)
+        preflight = _preflight(policies)
         forwards_options = key.method == ANY and preflight is None and self._forwards_method(settings)
         route = Route(
             name,
@@ -319,7 +390,7 @@ class Generation:
             timeout=timeout,
             takes_options=key.method == b"OPTIONS" or forwards_options,
             preflight=preflight,
-            dressers=[policy.dress for policy in reversed(policies) if isinstance(policy, Dresses)],
+            dressers=_dressers(policies),
             asks=_asked(settings),
         )
         return key, route
@@ -331,14 +402,18 @@ class Generation:
         keys = load_keys(settings.keys, self._report.place("issuer", "keys"))
         self._report.raise_if_any()
         refresh, state = settings.refresh, settings.state
-        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace)
+        bounds = Bounds(refresh.idle, refresh.lifetime, refresh.grace, settings.access + settings.leeway)
+        room = Room(state.most, state.per_subject)
         engine = self.engine
 
         def make() -> Families:
             if state.file is not None:
-                return FileFamilies(self._report.folder / state.file, bounds, state.most)
+                return FileFamilies(self._report.folder / state.file, bounds, room)
             assert engine is not None, "the document was checked"
-            return TopicFamilies(engine.log(state.topic or DEFAULT_TOPIC), self._timer, bounds, state.most)
+            from castlegate.upstreams.kafka.log import TABLE
+
+            log = engine.log(state.topic or DEFAULT_TOPIC, TABLE)
+            return TopicFamilies(log, self._timer, bounds, room)
 
         # A topic is read through an engine and ends with it.
         whose = "issuer" if state.file is not None else f"issuer of {id(engine)}"
@@ -364,54 +439,68 @@ class Generation:
             at = self._report.place("issuer", *(("login",) if name == "login" else ("paths", name)))
             yield self._compiled(text, said, at, partial(made, name))
 
-    def _operation(self, call: str) -> KafkaOperation | None:
-        """What the configuration says of `service.operation`, if it is behind Kafka and anything is said."""
-        name, _, operation = call.partition(".")
-        kafka = self.document.services[name].kafka
-        return None if kafka is None else kafka.operations.get(operation)
-
-    def _timeout(self, said: RouteSettings, settings: RouteSettings) -> float:
-        """What the route says, else the operation, else the defaults."""
-        operation = None if settings.call is None else self._operation(settings.call)
-        of_operation = None if operation is None else operation.timeout
-        return said.timeout or of_operation or settings.timeout or DEFAULT_TIMEOUT
+    def _over_http(self, call: str) -> bool:
+        """Whether it is a service that speaks HTTP."""
+        return not is_function(call) and self.document.services[call.partition(".")[0]].http is not None
 
     def _forwards_method(self, settings: RouteSettings) -> bool:
         """Whether the service gets the client's own method."""
-        if settings.call is None or settings.verb is not None:
-            return False
-        return self.document.services[settings.call.partition(".")[0]].http is not None
+        return settings.call is not None and settings.verb is None and self._over_http(settings.call)
 
-    def _caller(self, call: str, mode: ReplyMode) -> Caller:
-        """The caller of `service.operation` inside the guards of the service: one for all routes that call it so."""
-        caller = self._callers.get((call, mode))
-        if caller is None:
-            name, _, operation = call.partition(".")
-            upstream = self.upstreams[name]
+    def _caller(self, asked: Asked) -> tuple[Caller, list[Described]]:
+        """The caller of `service.operation` inside the guards of the service, and its links: one for all routes that
+        call it so.
+        """
+        key = msgspec.msgpack.encode(asked)
+        if key not in self._callers:
+            name, _, operation = asked.call.partition(".")
+            upstream, service = self.upstreams[name], self.document.services[name]
             told = self._identify(name)
-            guards = [*self._passing_on(name, operation, mode), *([] if told is None else [told])]
+            guards = [*self._passing_on(name, operation, asked), *([] if told is None else [told])]
             if isinstance(upstream, HttpUpstream):
-                guards.append(Retry(name, upstream.instances, self._timer.now, self._registry))
                 bound: Caller = upstream.bind(operation)
                 described = upstream.described(operation)
+                instances, queue = upstream.instances, None
             else:
-                bound = upstream.bind(operation, mode)
-                described = upstream.described(operation, mode)
-            caller = self._callers[call, mode] = stack(bound, guards)
-            self._links[call, mode] = [*guards, described]
-        return caller
+                bound = upstream.bind(operation, asked.mode)
+                described = upstream.described(operation, asked.mode)
+                instances, queue = None, self._queue(name, service.kafka, upstream.topic(operation, asked.mode))
+            guards += self._guards.of(name, asked.operation, service, asked.repeats, instances, queue)
+            if isinstance(upstream, HttpUpstream) and upstream.ejecting is not None:
+                guards.append(upstream.ejecting)  # innermost: each try is judged
+            links = [*guards, described, *([] if service.health is None else [service.health])]
+            self._callers[key] = stack(bound, guards), links
+        return self._callers[key]
 
-    def _passing_on(self, name: str, operation: str, mode: ReplyMode) -> list[DescribedGuard]:
+    def _queue(self, name: str, settings: KafkaService | None, topic: str) -> Queue | None:
+        """What is known of the backlog of a topic of the service, if it says which group reads it."""
+        engine = self.engine
+        group = None if settings is None else settings.group
+        if engine is None or group is None:
+            return None
+        # It is read through an engine and ends with it.
+        kind = f"lag of {name} in {id(engine)}"
+        lag = self._resources.keep(kind, group, lambda: engine.lag(name, group))
+        return Queue(topic, group.group, group.every, lag.of(topic))
+
+    def _judged(self, call: str, route: str) -> str:
+        """What a breaker for each operation takes for one: over HTTP, where they have no names, a route."""
+        name, _, operation = call.partition(".")
+        breaker = self.document.services[name].breaker
+        return "" if breaker is None or breaker.per != "operation" else operation or route
+
+    def _passing_on(self, name: str, operation: str, asked: Asked) -> list[DescribedGuard]:
         """What hands its calls to other services, or copies of them."""
         guards: list[DescribedGuard] = []
         service = self.document.services[name]
         if service.mirror is not None:
             shadows = self._resources.keep(f"mirror of {name}", service.mirror, Shadows)
-            shadow = self._caller(service.mirror.service, mode)
+            shadow, _ = self._caller(Asked(service.mirror.service))
             guards.append(Mirror(service.mirror, name, shadow, shadows, self._timer.now, self._registry))
         if service.canary is not None:
             other = f"{service.canary.service}.{operation}" if operation else service.canary.service
-            guards.append(Canary(service.canary, self._caller(other, mode)))
+            caller, _ = self._caller(asked._replace(call=other))
+            guards.append(Canary(service.canary, caller))
         return guards
 
     def _identify(self, name: str) -> Identify | None:
@@ -435,29 +524,57 @@ class Generation:
             return publish_endpoint(publisher, event, self._budget, limit=site.body)
         plan, caller = self._planned(settings, site, timeout)
         assert settings.call is not None, "the document was checked"
-        whole = self.document.services[settings.call.partition(".")[0]].kafka is not None
+        whole = not self._over_http(settings.call)
         return call_endpoint(plan, caller, settings, limits, self._budget, whole=whole, scope=scope, at=at)
 
     def _planned(self, settings: RouteSettings, site: Site, timeout: float) -> tuple[CallPlan, Caller]:
         """A call and who makes it; noted in the route's chain."""
         assert settings.call is not None, "the document was checked"
-        call, operation = settings.call, self._operation(settings.call)
+        call, operation = settings.call, self.document.operation(settings.call)
         if operation is not None:
             settings = msgspec.structs.replace(
                 settings, key=settings.key or operation.key, reply=settings.reply or operation.reply
             )
-        behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
-        plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=not behind_kafka)
-        mode = settings.reply or "last"
-        caller = self._caller(call, mode)
-        self.chains[site.name] += [plan, *self._links[call, mode]]
+        carries_fields = is_function(call) or self._over_http(call)
+        timeout = within(settings.gather, timeout)
+        plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=carries_fields)
+        caller, links = self._caller_of(settings, site.name, site.key.params, site.at)
+        self.chains[site.name] += [plan, *links]
         return plan, caller
+
+    def _caller_of(
+        self, settings: RouteSettings, route: str, params: Sequence[str], at: Place
+    ) -> tuple[Caller, list[Described]]:
+        """Who makes a call of a route with such placeholders, and the links that it passes."""
+        assert settings.call is not None, "the document was checked"
+        if is_function(settings.call):
+            return self._functions.caller(settings.call, params, at.field("call"))
+        asked = Asked(
+            settings.call,
+            (settings.reply or "last") if settings.gather is None else settings.gather.gathering(),
+            Repeats(retry=settings.retry, hedge=settings.hedge),
+            self._judged(settings.call, route),
+        )
+        return self._caller(asked)
+
+
+def _dressers(policies: Sequence[Policy]) -> list[Dresser]:
+    return [policy.dress for policy in reversed(policies) if isinstance(policy, Dresses)]
+
+
+def _preflight(policies: Sequence[Policy]) -> Handler | None:
+    return next((policy.preflight for policy in policies if isinstance(policy, AnswersPreflights)), None)
 
 
 def forget_unused(generations: Sequence[Generation]) -> None:
     """Have what these share forget what none of them uses, such as topics of routes that are gone."""
     for engine in {each.engine for each in generations if each.engine is not None}:
         engine.keep(frozenset().union(*[each.topics() for each in generations if each.engine is engine]))
+
+
+def _alike(before: Service, after: Service) -> bool:
+    """Whether a service's connections and what is known of its instances can be carried over."""
+    return (before.http, before.ejection, before.panic) == (after.http, after.ejection, after.panic)
 
 
 def _asked(settings: RouteSettings) -> bytes:

@@ -28,10 +28,17 @@ from castlegate.config.source import LARGEST_FILE, compose, resolve
 from castlegate.config.units import Count, SecondsOrZero
 from castlegate.config.validation import validate
 from castlegate.edge.settings import Listen
-from castlegate.endpoints.settings import PublishSettings, RouteBounds, RouteLimits
+from castlegate.edge.tls import EdgeTls
+from castlegate.endpoints.settings import DEFAULT_TIMEOUT, PublishSettings, RouteBounds, RouteLimits
+from castlegate.functions import check_functions
+from castlegate.guards.breaker import BreakerSettings
 from castlegate.guards.canary import CanarySettings
+from castlegate.guards.concurrency import ConcurrencySettings
+from castlegate.guards.hedge import HedgeSettings
 from castlegate.guards.identity import Identity
 from castlegate.guards.mirror import MirrorSettings
+from castlegate.guards.retry import RepeatBudgetSettings, Retries
+from castlegate.guards.settings import Repeats
 from castlegate.issuer.settings import IssuerSettings
 from castlegate.policies.addresses import AddressSettings
 from castlegate.policies.authenticate import Access
@@ -42,7 +49,9 @@ from castlegate.policies.named import NamedPolicy
 from castlegate.policies.origin import OriginSettings
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
+from castlegate.python.settings import PythonSettings
 from castlegate.routing.template import RouteKey
+from castlegate.rules.ejection import Ejection, FractionOrZero
 from castlegate.schemes.api_keys import Keys
 from castlegate.schemes.authorizer import Authorizer
 from castlegate.schemes.carrier import Carrier
@@ -51,11 +60,14 @@ from castlegate.schemes.introspection import Introspection
 from castlegate.schemes.issued import Issued
 from castlegate.schemes.jwt import Jwt
 from castlegate.stores.settings import LimitStore
+from castlegate.upstreams.http.health import Health
 from castlegate.upstreams.http.settings import HttpService
-from castlegate.upstreams.kafka.settings import Kafka, KafkaService
+from castlegate.upstreams.kafka.settings import Kafka, KafkaOperation, KafkaService
 
 _LARGEST_LOGIN = 16 * 1024  # bytes, where its own limits say nothing
 _LARGEST_REFRESH = 4 * 1024
+
+_PANIC = 0.25
 
 _REDACTED = (
     "access_token", "api_key", "apikey", "authorization", "client_secret", "code", "cookie", "id_token", "password",
@@ -80,6 +92,15 @@ _GROUPS: tuple[type[msgspec.Struct], ...] = (
     ValidationSettings,
 )
 """What routes and `defaults` can say, by feature."""
+
+_IN_ITS_KEY = "method and path are the key of a route, such as 'GET /orders/{id}'"
+_NOT_IN_A_ROUTE = {
+    "path": _IN_ITS_KEY,
+    "method": _IN_ITS_KEY,
+    "methods": _IN_ITS_KEY,
+    "url": "where a service is reached is said in 'services', and a route names it: 'call: NAME'",
+    "service": "write 'call: NAME', or 'call: NAME.OPERATION'",
+}
 
 _LOGIN = """How credentials are sent to a service, which answers with who it is or refuses.
 
@@ -107,7 +128,15 @@ if TYPE_CHECKING:
     ):
         """What every route takes that does not say otherwise."""
 
-    class Route(CallSettings, PublishSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    class Route(
+        CallSettings,
+        PublishSettings,
+        Repeats,
+        RouteDefaults,
+        kw_only=True,
+        frozen=True,
+        forbid_unknown_fields=True,
+    ):
         """What is done with the requests of one route."""
 
     class Login(CallSettings, RouteDefaults, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -122,7 +151,16 @@ else:
         doc=_LOGIN,
     )
     RouteDefaults = join("RouteDefaults", *_GROUPS, module=__name__, doc=_DEFAULTS)
-    Route = join("Route", CallSettings, PublishSettings, *_GROUPS, module=__name__, doc=_ROUTE)
+    Route = join(
+        "Route",
+        CallSettings,
+        PublishSettings,
+        Repeats,
+        *_GROUPS,
+        module=__name__,
+        doc=_ROUTE,
+        elsewhere=_NOT_IN_A_ROUTE,
+    )
 
 
 class OwnIssuer(IssuerSettings, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -201,13 +239,44 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """It answers requests on Kafka topics."""
     identity: Identity | Literal["none"] | None = None
     """What it is told of who calls, in place of what all services are told; `none` for nothing."""
+    health: Health | None = None
+    """How its instances are asked whether they are well."""
+    ejection: Ejection | Literal["off"] = Ejection()
+    """When an instance is taken out because calls fail on it. A service with one instance alone needs none."""
+    panic: FractionOrZero = _PANIC
+    """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
+    what is meant for all."""
+    retry: Retries | None = None
+    """When a call that failed is tried again."""
+    repeats: RepeatBudgetSettings = RepeatBudgetSettings()
+    """How much of its calls may be repetitions."""
+    breaker: BreakerSettings | None = None
+    """When it is left alone, because too many calls of it fail."""
+    concurrency: ConcurrencySettings | None = None
+    """How many calls of it may be under way at once."""
+    hedge: HedgeSettings | None = None
+    """When a slow call is asked of another instance as well."""
     canary: CanarySettings | None = None
     """A share of its calls goes to another service, a new version."""
     mirror: MirrorSettings | None = None
     """Copies of its calls go to another service, whose answers nobody gets."""
 
+    @staticmethod
+    def meant(texts: list[str]) -> str:
+        """Where it is reached alone."""
+        urls = all(text.startswith(("http://", "https://")) for text in texts)
+        return f"write {{http: [{', '.join(texts)}]}}" if urls else ""
+
     def check(self, at: Place) -> None:
         """One protocol."""
+        if self.kafka is not None:
+            for name, said in (
+                ("health", self.health is not None),
+                ("ejection", self.ejection != Ejection()),
+                ("panic", self.panic != _PANIC),
+            ):
+                if said and not at.field(name).spoilt:
+                    at.field(name).mistake("it is about the instances of a service that speaks HTTP")
         if self.http is not None and self.kafka is not None:
             at.mistake("both 'http' and 'kafka' are said; a service speaks one of them")
         elif self.http is None and self.kafka is None and not (at.field("http").spoilt or at.field("kafka").spoilt):
@@ -215,7 +284,8 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers` and `/reload`.
+    """Where operators look: `/health`, `/ready`, `/metrics`, and for who proves to be one `/workers`, `/services` and
+    `/reload`.
 
     A plain `host:port` stands for `address` alone.
     """
@@ -225,8 +295,11 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     address: str = "127.0.0.1:9901"
     """`host:port`. Not to be reached by clients: probes and metrics ask nobody who they are."""
     token: str | None = None
-    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it these are
-    served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`, `${file:/run/secrets/admin}`."""
+    """What operators send as `Authorization: Bearer ...` for everything but probes and metrics. Without it, and without
+    `tls.clients`, these are served on loopback only. From the environment or a file: `${ADMIN_TOKEN}`,
+    `${file:/run/secrets/admin}`."""
+    tls: EdgeTls | None = None
+    """Speak TLS, and nothing else, on this address. A certificate that `clients` has verified stands for the token."""
 
     def check(self, at: Place) -> None:
         """The address and the token."""
@@ -239,8 +312,9 @@ class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
     @property
     def guarded(self) -> bool:
-        """Whether the token is asked for, rather than nothing: off loopback there is no other way."""
-        return self.token is not None or not is_loopback(parse_address(self.address)[0])
+        """Whether a token or a certificate is asked for, rather than nothing: off loopback there is no other way."""
+        certified = self.tls is not None and self.tls.clients is not None
+        return certified or self.token is not None or not is_loopback(parse_address(self.address)[0])
 
 
 class Drain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -293,6 +367,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """How the instance stops."""
     kafka: Kafka | None = None
     """The Kafka cluster."""
+    python: PythonSettings = PythonSettings()
+    """Bounds on functions in Python."""
     state: str | None = None
     """A folder of this instance alone, for what must outlive a restart: what is used of quotas, written every second in
     the background and when the gateway stops, so that a crash forgets a second at most. Only a restart changes it."""
@@ -326,19 +402,38 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             if getattr(group, "one_choice", False) and any(getattr(route, name) is not None for name in fields):
                 continue
             for name in fields:
-                said, default = getattr(route, name), getattr(self.defaults, name)
-                if said is None or getattr(type(said), "merges", False):
+                default = getattr(self.defaults, name)
+                if default is not None and (
+                    (said := getattr(route, name)) is None or getattr(type(said), "merges", False)
+                ):
                     missing[name] = merged(said, default)
         if missing.get("public", route.public):  # callers are not known there
             missing |= {name: getattr(route, name) for name in OF_CALLERS}
             missing |= {name: of_anybody(missing[name]) for name in fields_of(Limits) if name in missing}
         return msgspec.structs.replace(route, **missing)
 
+    def timeout(self, said: Route) -> float:
+        """Seconds that a route has: as it says itself, else its operation, else `defaults`."""
+        operation = None if said.call is None else self.operation(said.call)
+        of_operation = None if operation is None else operation.timeout
+        return said.timeout or of_operation or self.defaults.timeout or DEFAULT_TIMEOUT
+
+    def operation(self, call: str) -> KafkaOperation | None:
+        """What is said of `service.operation`, if it is behind Kafka and anything is said."""
+        name, _, operation = call.partition(".")
+        service = self.services.get(name)
+        return None if service is None or service.kafka is None else service.kafka.operations.get(operation)
+
     @property
     def redacted(self) -> list[str]:
         """Names whose values the access log does not write."""
         carried = [name for scheme in self.auth.values() for name in scheme.secret_parameters]
         return [*self.access_log.redact, *carried]
+
+    def ejection_of(self, service: str) -> Ejection | None:
+        """How a service's instances are judged, if they are."""
+        said = self.services[service].ejection
+        return None if said == "off" else said
 
     def identity_of(self, service: str) -> Identity | None:
         """What a service is told of who calls."""
@@ -369,6 +464,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     def check(self, at: Place) -> None:
         """What must hold between addresses, services, routes and the message broker."""
         check_agreement(self, at)
+        check_functions(self, at)
 
 
 def merged(said: Any, default: Any) -> Any:

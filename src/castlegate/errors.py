@@ -77,6 +77,9 @@ class Kinds:
     NO_INSTANCE = Kind("no_instance", 503, "Service has no instances", 5)
     CONNECT_TIMEOUT = Kind("connect_timeout", 504, "Service not reachable in time")
     TIMEOUT = Kind("timeout", 504, "Service did not answer in time")
+    BEHIND = Kind("behind", 503, "Service is behind", 1)
+    BREAKER_OPEN = Kind("breaker_open", 503, "Service is left alone for a while", 1)
+    SATURATED = Kind("saturated", 503, "Service has enough to do", 1)
     POOL_EXHAUSTED = Kind("pool_exhausted", 503, "Service busy", 1)
     PENDING_FULL = Kind("pending_full", 503, "Too many requests waiting for replies", 1)
     QUEUE_FULL = Kind("queue_full", 503, "Too many messages waiting to be sent", 1)
@@ -84,6 +87,9 @@ class Kinds:
     TOPIC_MISSING = Kind("topic_missing", 503, "Service's topic does not exist", 5)
     NOT_PERMITTED = Kind("not_permitted", 503, "Gateway may not reach the service", 5)
     RECORD_TOO_LARGE = Kind("record_too_large", 413, "Content too large for the message broker")
+    FUNCTION_FAILED = Kind("function_failed", 500, "Internal error")
+    FUNCTION_BUSY = Kind("function_busy", 503, "Too many calls at once", 1)
+    INCOMPLETE = Kind("incomplete", 502, "Too few services gave a usable answer")
     NOT_STORED = Kind("not_stored", 503, "Message not acknowledged", 1)
 
 
@@ -130,8 +136,9 @@ class CallFailed(GatewayError):
         *,
         status: int | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        members: Mapping[str, object] = _NONE,
     ) -> None:
-        super().__init__(kind, detail, status=status, headers=headers)
+        super().__init__(kind, detail, status=status, headers=headers, members=members)
         self._outcome = outcome
 
     @property

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from castlegate.build import Generation
-from castlegate.config.report import DocumentPath, Place, Report, show_path
+from castlegate.config.report import DocumentPath, Place, Report, show, show_path, suggest
 from castlegate.config.shapes import Shape, fields_of, is_struct, shape_of
 from castlegate.document import Document, Loaded, RouteDefaults, load, merged
 from castlegate.edge.forwarded import Forwarding
@@ -106,6 +106,10 @@ def explain(
 
 
 async def _explain(loaded: Loaded, told: Explanation, fields: Sequence[str], caller: Principal | None) -> Explanation:
+    if caller is not None and caller.scheme and caller.scheme not in loaded.document.auth:
+        hint = suggest(caller.scheme, loaded.document.auth, "known are")
+        loaded.report.add(None, (), f"the caller is to be known by {show(caller.scheme)}, which is not in 'auth'{hint}")
+        loaded.report.raise_if_any()
     sketch = Sketch()
     sketch.caller = caller
     said = frozenset(field.partition(":")[0].lower() for field in fields)
@@ -114,6 +118,7 @@ async def _explain(loaded: Loaded, told: Explanation, fields: Sequence[str], cal
     generation = Generation(Loaded(document, loaded.report), instance="explain", timer=timer, registry=registry)
     await generation.compile()
     unrouted = Route("-", _answer_nothing, 0, registry)
+    generation.dress(unrouted)
     try:
         request = _request(document, told, fields, sketch)
         try:

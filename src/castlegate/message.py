@@ -152,6 +152,15 @@ class Call:
         deadline = self.request.deadline
         return own if own < deadline else deadline  # noqa: FURB136 - half the time of min()
 
+    def once_more(self, timeout: float) -> Call:
+        """The same, to be tried on another instance while this one is under way, for at most `timeout` seconds."""
+        call = Call(
+            self.request, self.method, self.target, self.headers, self.body, self.key, timeout,
+            idempotent=self.idempotent,
+        )  # fmt: skip
+        call.tried = [*self.tried, self.instance]
+        return call
+
 
 class Reply:
     """A service's answer."""
@@ -167,6 +176,23 @@ class Reply:
         """Nobody takes it."""
         if not isinstance(self.body, bytes):
             self.body.close()
+
+    async def content(self, most: int, deadline: float, now: Callable[[], float]) -> bytes | None:
+        """All of its body; None if that is more than so many bytes. Raises `TimeoutError` at the first piece that comes
+        after the deadline; how long each may take is bounded by whose body it is.
+        """
+        body = self.body
+        if isinstance(body, bytes):
+            return body if len(body) <= most else None
+        content = b""
+        try:
+            while len(content) <= most and (piece := await body.read()):
+                content += piece
+                if now() > deadline:
+                    raise TimeoutError
+        finally:
+            body.close()
+        return content if len(content) <= most else None
 
 
 Handler = Callable[[Request], Awaitable[Response]]

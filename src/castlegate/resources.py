@@ -8,7 +8,7 @@ generation that uses it has ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -21,6 +21,22 @@ class Resource(Protocol):
 
     async def stop(self) -> None:
         """End what it runs, close what it holds; also where `start` failed half way."""
+
+
+V = TypeVar("V")
+
+
+class Kept(Generic[V]):
+    """A value that outlives a reload and does nothing by itself."""
+
+    def __init__(self, value: V) -> None:
+        self.value = value
+
+    async def start(self) -> None:
+        """Nothing."""
+
+    async def stop(self) -> None:
+        """Nothing."""
 
 
 R = TypeVar("R", bound=Resource)

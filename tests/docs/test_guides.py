@@ -8,7 +8,15 @@ import pytest
 from castlegate.document import load
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
-NAMES = ["authorization.md", "browsers.md", "kafka-services.md", "limits.md", "protect.md", "resilience.md"]
+NAMES = [
+    "authorization.md",
+    "browsers.md",
+    "gather.md",
+    "kafka-services.md",
+    "limits.md",
+    "protect.md",
+    "resilience.md",
+]
 SNIPPETS = [
     pytest.param(text, id=f"{name}-{number}")
     for name in NAMES

@@ -162,6 +162,16 @@ def test_an_authorizer_whose_topic_is_missing(embedded_broker: EmbeddedBroker, t
     assert says == "it does not exist: GET /orders/{id}, GET /stock, POST /events will be answered 503"
 
 
+def test_a_topic_that_a_function_writes_to(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    hint = 'Annotated[Service, "stock.asked-by-it"]'
+    code = f"from typing import Annotated\nfrom castlegate.python import Service\nasync def f(s: {hint}) -> None: ...\n"
+    (tmp_path / "asking.py").write_text(code)
+    route = '  GET /function: {call: "python:asking:f"}\n'
+    found = diagnose(tmp_path, kafka(embedded_broker.bootstrap) + route)
+    says = found.of("topic stock.asked-by-it")["says"]
+    assert says == "it does not exist: GET /function will be answered 503"
+
+
 def test_a_topic_that_takes_less_than_would_be_sent(own_broker: Broker, tmp_path: Path) -> None:
     create_topics(own_broker.bootstrap, {"stock.doc": 1, "doc.events": 1})
     admin = AdminClient({"bootstrap.servers": own_broker.bootstrap, "log_level": 0})

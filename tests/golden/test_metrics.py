@@ -26,13 +26,15 @@ auth:
   idp: {{jwt: {{issuer: golden, audience: golden, jwks: "http://127.0.0.1:{port}/keys", fetch: {{allow_http: true}}}}}}
 policies: {{open: method == 'GET'}}
 services:
-  origin: {{http: ["http://127.0.0.1:{port}"]}}
-  golden: {{kafka: plain}}
+  origin: {{http: ["http://127.0.0.1:{port}"], breaker: {{}}, concurrency: adaptive, hedge: {{}}}}
+  golden: {{kafka: {{dialect: plain, group: golden}}}}
+  found: {{http: {{file: golden.json}}, health: tcp}}
 defaults: {{public: true, timeout: 300ms}}
 routes:
   GET /x: {{call: origin, policy: open}}
   POST /closed: {{call: origin, policy: open}}
   GET /limited: {{call: origin, limit: 1/day, quota: {{daily: 10, per: address}}, concurrency: 10}}
+  GET /function: {{call: "python:told:nothing"}}
   GET /own: {{call: origin, public: false, auth: idp}}
   POST /asked: {{call: golden.asked}}
   POST /stored: {{publish: golden.stored}}
@@ -48,13 +50,16 @@ FIELDS = b"Content-Length: 2\r\nConnection: close\r\nAuthorization: Bearer %b\r\
 def test_the_metrics_are_those_of_the_golden_file(tmp_path: Path, embedded_broker: EmbeddedBroker) -> None:
     create_topics(embedded_broker.bootstrap, {"golden.asked": 1, "golden.stored": 1})
     (tmp_path / "golden.keys").touch()
+    (tmp_path / "told.py").write_text("async def nothing() -> None: ...")
     with Origin() as origin:
+        (tmp_path / "golden.json").write_text(json.dumps([f"http://127.0.0.1:{origin.port}"]))
         text = CONFIG.format(bootstrap=embedded_broker.bootstrap, port=origin.port, nobody=free_port())
         gateway = Gateway(tmp_path, text)
         gateway.program.wait_until(lambda: gateway.readiness()[1]["status"] == "ready", "readiness")
         for line, status in (
             (b"GET /x", 200), (b"GET /none", 404), (b"POST /asked", 504), (b"POST /stored", 202),
             (b"POST /closed", 403), (b"GET /limited", 200), (b"GET /limited", 429), (b"GET /own", 503),
+            (b"GET /function", 204),
         ):  # fmt: skip
             with Client(gateway.port) as client:
                 head = line + b" HTTP/1.1\r\nHost: h\r\n" + FIELDS + b"\r\n{}"

@@ -75,6 +75,7 @@ async def test_brokers_that_die_with_requests_waiting_are_noticed_and_each_reque
     with echoing(own_broker.bootstrap) as echo:
         async with running(own_broker.bootstrap, bind) as rig:
             ask = rig.caller("s", "do", dialect="plain")
+            await rig.until(lambda: rig.engine.state.ready)
             assert (await ask()).status == 200
             echo.held.set()
             waiting = [asyncio.ensure_future(ask(b"[%d]" % number, within=1.5)) for number in range(20)]
@@ -109,6 +110,7 @@ async def test_brokers_that_freeze_are_noticed_too(own_broker: Broker) -> None:
     with echoing(own_broker.bootstrap):
         async with running(own_broker.bootstrap, bind, longest_timeout=5) as rig:
             ask = rig.caller("s", "do", dialect="plain")
+            await rig.until(lambda: rig.engine.state.ready)
             assert (await ask()).status == 200
             async with frozen(own_broker):
                 failed = await failure(ask(within=0.5))
@@ -123,6 +125,7 @@ async def test_a_short_stall_loses_and_doubles_nothing(own_broker: Broker) -> No
     with echoing(own_broker.bootstrap) as echo:
         async with running(own_broker.bootstrap, bind) as rig:
             ask = rig.caller("s", "do", dialect="plain")
+            await rig.until(lambda: rig.engine.state.ready)
             assert (await ask()).status == 200
             async with frozen(own_broker):
                 waiting = [asyncio.ensure_future(ask(b"[%d]" % number)) for number in range(20)]
@@ -139,6 +142,7 @@ async def test_replies_written_while_the_connection_was_down_are_read_when_it_is
     with echoing(kafka.bootstrap) as echo:
         async with running(kafka.bootstrap, bind) as rig:
             ask = rig.caller("s", "do", dialect="plain")
+            await rig.until(lambda: rig.engine.state.ready)
             assert (await ask()).status == 200
             echo.held.set()
             waiting = [asyncio.ensure_future(ask(b"[%d]" % number, within=60.0)) for number in range(5)]
@@ -158,6 +162,7 @@ async def test_what_waited_for_brokers_is_not_executed_after_everybody_has_given
     with echoing(own_broker.bootstrap) as echo:
         async with running(own_broker.bootstrap, bind, longest_timeout=60) as rig:
             ask = rig.caller("s", "do", dialect="plain")
+            await rig.until(lambda: rig.engine.state.ready)
             assert (await ask()).status == 200
             async with frozen(own_broker):
                 failed = await failure(ask(b'"first"', within=0.3))
@@ -177,6 +182,7 @@ async def test_stopping_answers_everybody_within_its_grace(own_broker: Broker) -
     with echoing(own_broker.bootstrap) as echo:
         async with running(own_broker.bootstrap, bind, grace=0.3) as rig:
             ask = rig.caller("s", "do", dialect="plain")
+            await rig.until(lambda: rig.engine.state.ready)
             assert (await ask()).status == 200
             echo.held.set()
             waiting = asyncio.ensure_future(ask(within=30.0))
@@ -191,6 +197,7 @@ async def test_stopping_waits_for_replies_that_come_in_time(own_broker: Broker) 
     with echoing(own_broker.bootstrap) as echo:
         async with running(own_broker.bootstrap, bind, grace=10) as rig:
             ask = rig.caller("s", "do", dialect="plain")
+            await rig.until(lambda: rig.engine.state.ready)
             assert (await ask()).status == 200
             echo.held.set()
             waiting = asyncio.ensure_future(ask(b"[1]", within=30.0))

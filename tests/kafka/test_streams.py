@@ -27,8 +27,8 @@ from castlegate.upstreams.kafka.settings import KafkaService
 
 ROUTES = """
 services:
-  nest: {kafka: {dialect: nest, operations: {stream: {timeout: 10s}}}}
-defaults: {public: true, timeout: 10s}
+  nest: {kafka: {dialect: nest, operations: {stream: {timeout: 30s}}}}
+defaults: {public: true, timeout: 30s}
 routes:
   POST /last: {call: nest.stream}
   POST /all: {call: nest.stream, reply: all}

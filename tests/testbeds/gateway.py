@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 import sys
 import time
 import urllib.error
@@ -13,21 +14,30 @@ from typing import Any, Self
 from tests.testbeds.processes import Program
 from tests.testbeds.schema import assert_in_schema
 
-_LISTENS = r"listens on https?://(?:[0-9.]+|\[[0-9a-f:]+\]):(\d+) .* on http://[0-9.]+:(\d+)"
+_LISTENS = r"listens on https?://(?:[0-9.]+|\[[0-9a-f:]+\]):(\d+) .* on (https?://[0-9.]+:(\d+))"
 
 
 class Gateway:
     """A running gateway; `port` is for clients, `admin` for operators."""
 
-    def __init__(self, folder: Path, config: str, env: Mapping[str, str] | None = None) -> None:
-        """`config` without `listen`'s address, `admin` and `access_log`, which are put before it."""
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        env: Mapping[str, str] | None = None,
+        operator: ssl.SSLContext | None = None,
+    ) -> None:
+        """`config` without `listen`'s address, `admin` and `access_log`, which are put before it. `operator`: how the
+        admin port is asked, where it speaks TLS.
+        """
+        self._operator = operator
         self.access_log = folder / "access.log"
         self.path = folder / "gateway.yaml"
         self.rewrite(config)
         assert_in_schema(self.path)
         self.program = Program(self.command(self.path), name="castlegate", env=env, log=folder / "castlegate.log")
         found = self.program.wait_for_line(_LISTENS)
-        self.port, self.admin = int(found[1]), int(found[2])
+        self.port, self.admin_url, self.admin = int(found[1]), found[2].replace("0.0.0.0", "127.0.0.1"), int(found[3])
         self.program.wait_until(lambda: self._status("/health") == 200, "an answer of /health")
 
     def __enter__(self) -> Self:
@@ -59,21 +69,41 @@ class Gateway:
 
     def metrics_text(self, accept: str) -> str:
         """As it is served."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}/metrics", headers={"Accept": accept})
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        request = urllib.request.Request(f"{self.admin_url}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=5, context=self._operator) as answer:
             text: str = answer.read().decode()
             return text
 
     def workers(self) -> list[dict[str, Any]]:
         """What the admin port tells of them."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/workers", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.admin_url}/workers", timeout=5, context=self._operator) as answer:
             workers: list[dict[str, Any]] = json.loads(answer.read())
             return workers
+
+    def services(self) -> dict[str, Any]:
+        """What the admin port tells of services' instances."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/services", timeout=5) as answer:
+            services: dict[str, Any] = json.loads(answer.read())
+            return services
+
+    def instances(self, service: str) -> dict[str, dict[str, Any]]:
+        """Those of one service by their names."""
+        return {each["instance"]: each for each in self.services()[service]["instances"]}
+
+    def order(self, path: str) -> tuple[int, dict[str, Any]]:
+        """POST to the admin port; status and document."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
 
     def readiness(self) -> tuple[int, dict[str, Any]]:
         """Status and document of /ready."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/ready", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.admin_url}/ready", timeout=5, context=self._operator) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -92,7 +122,7 @@ class Gateway:
 
     def _status(self, path: str) -> int:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.admin_url}{path}", timeout=5, context=self._operator) as answer:
                 status: int = answer.status
                 return status
         except OSError:

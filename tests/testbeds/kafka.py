@@ -68,8 +68,11 @@ class RealKafka:
         self.ports = {protocol: free_port() for protocol in listeners}
         own = {"PLAINTEXT": port, **self.ports}
         settings = _properties(own, relayed or {}, controller_port, self._folder / "data") | dict(overrides or {})
-        self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        self._format(cluster or new_cluster_id())
+        _write(self._properties, settings)
+        if cluster is None:
+            shutil.copytree(_formatted(self._java, self._libs), self._folder / "data")
+        else:
+            _format(self._java, self._libs, self._properties, cluster)
         if start:
             self._program = self._start()
 
@@ -113,20 +116,8 @@ class RealKafka:
         self._program.kill()
         self._remove_data()
 
-    def _command(self, main: str, *arguments: str) -> list[str]:
-        log_level = "-Dorg.apache.logging.log4j.level=WARN"
-        return [self._java, *self._flags, log_level, "-cp", f"{self._libs}/*", main, *arguments]
-
-    def _format(self, cluster: str) -> None:
-        config = str(self._properties)
-        with Program(
-            self._command("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config), name="kafka format"
-        ) as tool:
-            if tool.wait(_START_S) != 0:
-                raise ProgramFailed(f"Kafka's storage could not be formatted; {tool.tail()}")
-
     def _launch(self) -> Program:
-        command = self._command("kafka.Kafka", str(self._properties))
+        command = [self._java, *self._flags, *_run(self._libs, "kafka.Kafka"), str(self._properties)]
         return Program(command, name=f"kafka on {self.port}", cwd=self._folder, log=self._log, lasting=self._lasting)
 
     def _start(self) -> Program:
@@ -150,6 +141,30 @@ class RealKafka:
             return bool(admin.list_topics(timeout=2).brokers)
         except KafkaException:
             return False
+
+
+def _formatted(java: str, libs: Path) -> Path:
+    """The data of a node 1 that has never run, to be copied: to format them anew takes a JVM and a second."""
+
+    def fill(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="castlegate-kafka-") as config:
+            properties = Path(config) / "server.properties"
+            settings = _properties({"PLAINTEXT": free_port()}, {}, free_port(), folder)
+            _write(properties, settings)
+            _format(java, libs, properties, new_cluster_id())
+
+    return prepared(cache_root() / f"kafka-{VERSION}" / "formatted", fill)
+
+
+def _format(java: str, libs: Path, properties: Path, cluster: str) -> None:
+    command = [java, *QUICK_START, *_run(libs, "kafka.tools.StorageTool"), "format", "-t", cluster, "-c"]
+    with Program([*command, properties], name="kafka format") as tool:
+        if tool.wait(_START_S) != 0:
+            raise ProgramFailed(f"Kafka's storage could not be formatted; {tool.tail()}")
+
+
+def _run(libs: Path, main: str) -> list[str]:
+    return ["-Dorg.apache.logging.log4j.level=WARN", "-cp", f"{libs}/*", main]
 
 
 def new_cluster_id() -> str:
@@ -220,10 +235,16 @@ def _properties(
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
+        # Tests write records with times of years ago, and a look for what is too old would take them away.
+        "log.retention.ms": "-1",
         # After a crash the controller lets nobody take over the dead broker's id before this has passed.
         "broker.session.timeout.ms": "5000",
         "broker.heartbeat.interval.ms": "500",
     }
+
+
+def _write(file: Path, settings: Mapping[str, str]) -> None:
+    file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
 
 
 def _addresses(ports: Mapping[str, int]) -> str:

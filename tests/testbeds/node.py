@@ -88,7 +88,7 @@ def _label(package: Path) -> str:
 def _place(package: Path, installed: Path, folder: Path) -> None:
     for name in ("package.json", "main.js"):
         shutil.copy(package / name, folder)
-    (folder / "node_modules").symlink_to(installed / "node_modules")
+    (folder / "node_modules").symlink_to(Path("..", installed.name, "node_modules"))  # the cache may be moved
 
 
 def _install(node: Node, manifest: Iterable[Path], folder: Path) -> None:
@@ -101,7 +101,7 @@ def _compile(node: Node, package: Path, installed: Path, folder: Path) -> None:
     for name in ("package.json", "tsconfig.json"):
         shutil.copy(package / name, folder)
     shutil.copytree(package / "src", folder / "src")
-    (folder / "node_modules").symlink_to(installed / "node_modules")
+    (folder / "node_modules").symlink_to(Path("..", installed.name, "node_modules"))
     _run([str(node.node), "node_modules/typescript/bin/tsc", "-p", ".", "--outDir", "dist"], folder, node)
 
 

@@ -228,17 +228,20 @@ def lasting_programs() -> tuple[set[int], set[int]]:
 def free_port() -> int:
     """A port nobody listens on, below the range that outgoing connections take theirs from.
 
-    In that range a client that keeps trying a stopped server's port may end up connected to itself.
+    In that range a client that keeps trying a stopped server's port may end up connected to itself. Each process of a
+    parallel run has ports of its own: it may stop a server and start it again, and finds the port free.
     """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + process % 8 * 1_500
     for _ in range(200):
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(first, first + 1_500)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise RuntimeError("no free port between 20000 and 32000")
+    raise RuntimeError(f"no free port between {first} and {first + 1_500}")
 
 
 @atexit.register

@@ -18,6 +18,7 @@ listen:
 auth:
   any: {{certificate: {{}}}}
   ours: {{certificate: {{issuers: [ours.pem]}}}}
+  changing: {{certificate: {{issuers: [changing.pem], watch: 100ms}}}}
   partners: {{certificate: {{subjects: ["*.partners.example.com", Lone.example.com]}}}}
   spiffe: {{certificate: {{subject: uri, subjects: ["spiffe://example.com/ns/*/sa/orders"]}}}}
   common: {{certificate: {{subject: cn}}}}
@@ -28,6 +29,7 @@ routes:
     auth: any
     headers: {{request: {{x-who: "{{principal.subject}} {{claims.issuer}}", x-print: "{{principal.credential}}"}}}}
   GET /ours: {{call: origin, auth: ours}}
+  GET /changing: {{call: origin, auth: changing}}
   GET /partners: {{call: origin, auth: partners, headers: {{request: {{x-who: "{{principal.subject}}"}}}}}}
   GET /spiffe: {{call: origin, auth: spiffe, headers: {{request: {{x-who: "{{principal.subject}}"}}}}}}
   GET /common: {{call: origin, auth: common, headers: {{request: {{x-who: "{{principal.subject}}"}}}}}}
@@ -54,6 +56,7 @@ def theirs(tmp_path: Path) -> Authority:
 def gateway(tmp_path: Path, origin: Origin, ours: Authority, theirs: Authority) -> Iterator[Gateway]:
     """One that takes clients of two authorities."""
     ours.issue("localhost")
+    (tmp_path / "changing.pem").write_bytes(theirs.file.read_bytes())
     (tmp_path / "clients.pem").write_bytes(ours.file.read_bytes() + theirs.file.read_bytes())
     with Gateway(tmp_path, CONFIG.format(port=origin.port)) as gateway:
         yield gateway
@@ -138,3 +141,20 @@ def test_a_certificate_that_ends_while_its_connection_lives_is_refused(
         assert ask(client, "/any")[0] == 200
         gateway.program.wait_until(lambda: ask(client, "/any")[0] == 401, "its end", 5)
         assert ask(client, "/any") == (401, "The certificate has expired.")
+
+
+def test_authorities_are_replaced_without_a_reload_also_for_connections_that_are_open(
+    gateway: Gateway, ours: Authority, theirs: Authority, tmp_path: Path
+) -> None:
+    file = tmp_path / "changing.pem"
+    with (
+        Client(gateway.port, tls=showing(ours, ours.issue("a.example.com"))) as mine,
+        Client(gateway.port, tls=showing(ours, theirs.issue("b.example.com"))) as other,
+    ):
+        assert (ask(mine, "/changing")[0], ask(other, "/changing")[0]) == (401, 200)
+        file.write_text("nothing")
+        gateway.program.wait_for_line("the new certificates are not used: auth.changing.certificate.issuers")
+        assert (ask(mine, "/changing")[0], ask(other, "/changing")[0]) == (401, 200)
+        file.write_bytes(ours.file.read_bytes())
+        gateway.program.wait_until(lambda: ask(mine, "/changing")[0] == 200, "the new authority")
+        assert ask(other, "/changing")[0] == 401

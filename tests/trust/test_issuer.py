@@ -23,6 +23,9 @@ from tests.testbeds.wire import Origin
 from tests.trust.issuing import KINDS, PASSWORDS, Answer, ask, know_people, login, logout, make_key, refresh, whose
 from tests.wire.conftest import Start
 
+from castlegate.config.report import Report
+from castlegate.issuer.keys import load_keys
+
 URL = "https://shop.example.com"
 WEB = {"content-type": "application/x-www-form-urlencoded"}
 
@@ -205,6 +208,61 @@ def test_logout_ends_a_login_by_any_of_its_tokens_and_an_unknown_one_is_no_error
     assert logout(gateway.port, "nonsense").status == 204
 
 
+def statuses(gateway: Gateway, token: str) -> set[int]:
+    """Of so many connections that every worker has had some."""
+    return {whose(gateway.port, token).status for _ in range(24)}
+
+
+def test_an_access_token_ends_with_its_login_in_every_worker_at_once(gateway: Gateway) -> None:
+    first, other = login(gateway.port), login(gateway.port)
+    second = refresh(gateway.port, first.refresh)
+    assert statuses(gateway, first.access) == statuses(gateway, second.access) == {200}
+    assert logout(gateway.port, second.refresh).status == 204
+    assert statuses(gateway, first.access) == statuses(gateway, second.access) == {401}
+    assert "login of the token has ended" in whose(gateway.port, first.access).fields["www-authenticate"]
+    assert statuses(gateway, other.access) == {200}
+
+
+def test_an_access_token_ends_when_an_old_refresh_token_of_its_login_comes_again(gateway: Gateway) -> None:
+    first = login(gateway.port)
+    second = refresh(gateway.port, first.refresh)
+    assert statuses(gateway, second.access) == {200}
+    assert refresh(gateway.port, first.refresh).status == 400
+    assert statuses(gateway, second.access) == {401}
+
+
+def test_an_access_token_of_an_ended_login_is_refused_after_a_restart_and_others_go_on(
+    tmp_path: Path, config: MakeConfig, behind: Origin
+) -> None:
+    gateway = Gateway(tmp_path, config())
+    ended, kept = login(gateway.port), login(gateway.port)
+    assert logout(gateway.port, ended.refresh).status == 204
+    assert gateway.stop() == 0
+    gateway = Gateway(tmp_path, config())
+    try:
+        assert whose(gateway.port, ended.access).status == 401
+        assert whose(gateway.port, kept.access).status == 200
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_where_it_cannot_be_known_whether_a_login_goes_on_its_tokens_are_answered_503(
+    tmp_path: Path, config: MakeConfig, behind: Origin
+) -> None:
+    (tmp_path / "state").mkdir()
+    text = config(state="state/tokens.db")
+    gateway = Gateway(tmp_path, text)
+    token = login(gateway.port).access
+    assert gateway.stop() == 0
+    (tmp_path / "state" / "tokens.db").write_bytes(b"no database" * 1000)
+    gateway = Gateway(tmp_path, text)
+    try:
+        answer = whose(gateway.port, token)
+        assert (answer.status, "retry-after" in answer.fields) == (503, True)
+    finally:
+        assert gateway.stop() == 0
+
+
 def test_an_invented_token_ends_nothing(gateway: Gateway) -> None:
     """Neither one of which half is right, be it the half that names the login."""
     mine, other = login(gateway.port), login(gateway.port)
@@ -286,7 +344,7 @@ def test_what_is_kept_and_what_is_logged_holds_no_credential(tmp_path: Path, con
 
 
 def test_tokens_end_with_their_time(start: Start, config: MakeConfig) -> None:
-    gateway = start(config("access: 1s\n  refresh: {idle: 1s, lifetime: 2s}"))
+    gateway = start(config("access: 1s\n  leeway: 0s\n  refresh: {idle: 1s, lifetime: 2s}"))
     unused, first = login(gateway.port), login(gateway.port)
     answers = [first]
     ends = time.time() + 30
@@ -300,6 +358,28 @@ def test_tokens_end_with_their_time(start: Start, config: MakeConfig) -> None:
     assert "expired" in refused.fields["www-authenticate"]
 
 
+@pytest.mark.parametrize(
+    ("leeway", "issued", "ends", "reason"),
+    [
+        ("30s", 20, 60, ""),
+        ("30s", -60, -20, ""),
+        ("30s", 40, 60, "issued in the future"),
+        ("30s", -60, -40, "expired"),
+        ("0s", 5, 60, "issued in the future"),
+    ],
+)
+def test_clocks_of_instances_may_differ_by_the_leeway(
+    start: Start, config: MakeConfig, keys: Path, behind: Origin, leeway: str, issued: int, ends: int, reason: str
+) -> None:
+    gateway = start(config(f"leeway: {leeway}"))
+    now = int(time.time())
+    claims = claims_of(login(gateway.port).access) | {"iat": now + issued, "exp": now + ends}
+    [key] = load_keys(["ES256.pem"], Report(keys).place("keys"))
+    answer = whose(gateway.port, key.sign(claims))
+    assert answer.status == (401 if reason else 200)
+    assert reason in answer.fields.get("www-authenticate", "")
+
+
 def test_there_are_no_more_logins_than_allowed(start: Start, config: MakeConfig) -> None:
     gateway = start(config().replace("{file: tokens.db}", "{file: few.db, most: 2}"))
     first = login(gateway.port)
@@ -310,6 +390,35 @@ def test_there_are_no_more_logins_than_allowed(start: Start, config: MakeConfig)
     assert refresh(gateway.port, first.refresh).status == 200
     assert logout(gateway.port, first.refresh).status == 204
     assert login(gateway.port).status == 200
+
+
+def test_one_subject_cannot_take_the_place_of_others_also_not_over_restarts(tmp_path: Path, config: MakeConfig) -> None:
+    text = config().replace("{file: tokens.db}", "{file: few.db, most: 4, per_subject: 2}")
+    gateway = Gateway(tmp_path, text)
+    bob, first, used = login(gateway.port, "bob"), login(gateway.port), login(gateway.port)
+    used = refresh(gateway.port, used.refresh)
+    assert gateway.stop() == 0
+    gateway = Gateway(tmp_path, text)
+    try:
+        answers = [login(gateway.port) for _ in range(6)]
+        assert {answer.status for answer in answers} == {200}
+        for ended in (first, used, *answers[:-2]):
+            assert refresh(gateway.port, ended.refresh).status == 400
+            assert statuses(gateway, ended.access) == {401}
+        for kept in (bob, *answers[-2:]):
+            assert statuses(gateway, kept.access) == {200}
+            assert refresh(gateway.port, kept.refresh).status == 200
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_the_login_that_was_not_used_for_the_longest_makes_room(start: Start, config: MakeConfig) -> None:
+    gateway = start(config().replace("{file: tokens.db}", "{file: two.db, per_subject: 2}"))
+    first, second = login(gateway.port), login(gateway.port)
+    first = refresh(gateway.port, first.refresh)
+    assert login(gateway.port).status == 200
+    assert refresh(gateway.port, second.refresh).status == 400
+    assert refresh(gateway.port, first.refresh).status == 200
 
 
 def test_a_lost_answer_is_forgiven_where_that_is_configured(start: Start, config: MakeConfig) -> None:

@@ -17,6 +17,9 @@ from tests.testbeds.processes import free_port
 from tests.testbeds.services import Service, start_plain
 from tests.trust.issuing import Answer, ask, login, logout, make_key, refresh
 
+from castlegate.config.report import Report
+from castlegate.issuer.keys import load_keys
+
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -112,6 +115,50 @@ def test_a_logout_at_one_instance_counts_at_the_other(instances: list[Gateway]) 
     assert logout(one, first.refresh).status == 204
 
 
+def test_an_access_token_ends_everywhere_with_its_login_and_no_other_does(instances: list[Gateway]) -> None:
+    one, two = (gateway.port for gateway in instances)
+    for end in (lambda first: logout(two, first.refresh).status, lambda first: reused(two, first)):
+        first, other = login(one), login(two)
+        # One that may not have read of the login yet does not refuse it.
+        assert [me(port, each.access) for each in (first, other) for port in (two, one) * 4] == [200] * 16
+        assert end(first) in (204, 400)
+        for gateway in instances:  # told to others by the log, so within moments
+            gateway.program.wait_until(
+                lambda: all(me(gateway.port, first.access) == 401 for _ in range(8)),  # noqa: B023
+                "the end of the access token",
+            )
+        assert [me(port, other.access) for port in (two, one) * 4] == [200] * 8
+
+
+def test_one_subject_has_so_many_logins_over_all_instances(
+    broker: Broker, faststream_service: Service, keys: Path, tmp_path: Path
+) -> None:
+    text = config(broker.bootstrap, keys, f"few-{uuid4().hex[:8]}", top="workers: 1")
+    text = text.replace("state: {", "state: {per_subject: 2, ")
+    running = []
+    try:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            running.append(Gateway(tmp_path / name, text))
+        answers = [login(running[number % 2].port) for number in range(4)]
+        assert [refresh(running[0].port, each.refresh).status for each in answers] == [400, 400, 200, 200]
+        running[1].program.wait_until(lambda: me(running[1].port, answers[0].access) == 401, "the end")
+        assert me(running[1].port, answers[3].access) == 200
+    finally:
+        for gateway in running:
+            assert gateway.stop() == 0
+
+
+def reused(port: int, first: Answer) -> int:
+    """By whoever has an old token."""
+    assert refresh(port, first.refresh).status == 200
+    return refresh(port, first.refresh).status
+
+
+def me(port: int, token: str) -> int:
+    return ask(port, "GET", "/me", fields={"authorization": f"Bearer {token}"}).status
+
+
 def test_an_invented_token_is_refused_and_ends_nothing(instances: list[Gateway]) -> None:
     one, two = (gateway.port for gateway in instances)
     mine, other = login(one), login(two)
@@ -191,6 +238,8 @@ def test_without_brokers_nothing_is_handed_out_and_nothing_was_sent(keys: Path, 
     gateway = Gateway(tmp_path, config(f"127.0.0.1:{free_port()}", keys, "tokens"))
     try:
         token = "A" * 86
+        unknown = ask(gateway.port, "GET", "/me", fields={"authorization": f"Bearer {signed_elsewhere(keys)}"})
+        assert (unknown.status, "retry-after" in unknown.fields) == (503, True)
         for answer in (login(gateway.port), refresh(gateway.port, token), logout(gateway.port, token)):
             assert answer.status == 503
             assert (answer.document["outcome"], answer.document["error"]) == ("not_sent", "temporarily_unavailable")
@@ -198,6 +247,13 @@ def test_without_brokers_nothing_is_handed_out_and_nothing_was_sent(keys: Path, 
             assert answer.fields["cache-control"] == "no-store"
     finally:
         gateway.stop()
+
+
+def signed_elsewhere(keys: Path) -> str:
+    """An access token as another instance, which has the same key, may have given it."""
+    [key] = load_keys([keys.name], Report(keys.parent).place("keys"))
+    url, now = "https://shop.example.com", int(time.time())
+    return key.sign({"iss": url, "aud": url, "sub": "ann", "iat": now, "exp": now + 60, "sid": "A" * 43})
 
 
 def test_a_broker_that_dies_and_comes_back_costs_no_login(own_broker: Broker, keys: Path, tmp_path: Path) -> None:
@@ -219,6 +275,10 @@ def test_a_broker_that_dies_and_comes_back_costs_no_login(own_broker: Broker, ke
         gateway.program.wait_until(
             lambda: refresh(gateway.port, before.refresh[:43] + "A" * 43).status == 503, "a refusal"
         )
+        # What was read goes on being known: only the service behind Kafka cannot be called.
+        told = ask(gateway.port, "GET", "/me", fields={"authorization": f"Bearer {before.access}"})
+        assert told.document["title"] != "Credentials cannot be verified now", told.document
+        assert told.status != 401
         service.program.terminate()
         own_broker.restart()
         service = start_plain(own_broker.bootstrap, tmp_path / "plain")

@@ -1,11 +1,13 @@
 """API keys: made and revoked by the real command, asked for by a real gateway with two workers."""
 
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,13 +224,25 @@ def test_what_people_wrote_into_the_file_stays_there(tmp_path: Path) -> None:
     ("arguments", "status", "said"),
     [
         (["new", "partners.keys", "--owner", "a", "--id", "taken"], 1, "the id 'taken' is taken"),
-        (["new", "partners.keys", "--owner", "a", "--id", "not an id"], 2, "expected one key a line"),
-        (["new", "partners.keys", "--owner", "a", "--limit", "often"], 2, "expected a limit such as 100/min"),
+        (["new", "partners.keys", "--owner", "a", "--id", "not an id"], 2, "letters, digits and hyphens between them"),
+        (["new", "partners.keys", "--owner", "a", "--id", ""], 2, "leave it out for a random one"),
+        (["new", "partners.keys", "--owner", "a", "--id", "12"], 2, "write k-12"),
+        (["new", "partners.keys", "--owner", "a", "--scope", "x y"], 2, "write --scope x --scope y"),
+        (["new", "partners.keys", "--owner", "a", "--scope", ""], 2, "a word such as orders:read"),
+        (["new", "partners.keys", "--owner", "a", "--claim", "limit=3"], 2, "is said with --limit"),
+        (
+            ["new", "partners.keys", "--owner", "a", "--limit", "often"],
+            2,
+            "100/min, 10/s, 5000/d or 30/10min; found 'often'",
+        ),
         (["new", "partners.keys", "--owner", "a", "--expires", "soon"], 2, "expected a date such as 2027-01-31"),
-        (["new", "partners.keys", "--owner", ""], 2, "expected text, found nothing"),
-        (["new", "nowhere/partners.keys", "--owner", "a"], 1, "No such file or directory"),
+        (["new", "partners.keys", "--owner", ""], 2, "expected whose the key is"),
+        (["new", "nowhere/partners.keys", "--owner", "a"], 1, "nowhere/partners.keys: there is no folder '"),
         (["revoke", "partners.keys", "nobody"], 1, "there is no key 'nobody'"),
-        (["revoke", "none.keys", "nobody"], 1, "No such file or directory"),
+        (["revoke", "none.keys", "nobody"], 1, "'castlegate key new none.keys --owner NAME' makes one"),
+        (["list", "none.keys"], 1, "'castlegate key new none.keys --owner NAME' makes one"),
+        (["new", "kept/partners.keys", "--owner", "a"], 1, "must be able to write to '"),
+        (["list", "cut.keys"], 2, "cut.keys:1:14: not valid YAML"),
         (["list", "broken.keys"], 2, "broken.keys:2:1: expected one key a line"),
         (["new", "broken.keys", "--owner", "a"], 2, "broken.keys:2:1: expected one key a line"),
     ],
@@ -238,12 +252,20 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
 ) -> None:
     (tmp_path / "partners.keys").write_text(f"taken: {{owner: acme, hash: {'a' * 64}}}\n")
     (tmp_path / "broken.keys").write_text("# a comment\nthis is no key\n")
+    (tmp_path / "cut.keys").write_text("a: {owner: x,\n")
     before = {each.name: each.read_text() for each in tmp_path.iterdir()}
+    (tmp_path / "kept").mkdir()
+    if "kept/partners.keys" in arguments:
+        monkeypatch.setattr(tempfile, "mkstemp", refusing)  # whoever runs this may be root, who may write everywhere
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["key", *arguments])
     assert (done.exit_code, done.stdout) == (status, "")
     assert said in done.stderr
-    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == before
+    assert {each.name: each.read_text() for each in tmp_path.iterdir() if each.is_file()} == before
+
+
+def refusing(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", "kept/.partners.keys.x")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,21 @@ def test_a_quota_outlives_a_restart(tmp_path: Path, origin: Origin) -> None:
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
 
 
+def test_what_is_kept_is_the_gateways_alone(tmp_path: Path, origin: Origin) -> None:
+    """Also while it runs, and what another has left behind."""
+    state = tmp_path / "state"
+    for _ in range(2):
+        gateway = Gateway(tmp_path, config(origin))
+        assert statuses(gateway, 1) == [200]
+        before = writes(gateway)
+        gateway.program.wait_until(lambda: writes(gateway) > before, "a write")  # noqa: B023
+        modes = {each.name: each.stat().st_mode & 0o777 for each in state.iterdir()}
+        assert modes == {"quotas.sqlite": 0o600, "quotas.sqlite-wal": 0o600}
+        gateway.program.kill()
+        for each in state.iterdir():
+            each.chmod(0o644)
+
+
 def writes(gateway: Gateway) -> float:
     return gateway.metrics()['castlegate_quota_writes_total{result="ok"}']
 

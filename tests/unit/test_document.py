@@ -17,6 +17,7 @@ from castlegate.config.validation import validate
 from castlegate.document import Document, Route, RouteDefaults, Service, check, load
 from castlegate.edge.settings import EdgeTimeouts, Listen
 from castlegate.endpoints.settings import PublishSettings, RouteLimits
+from castlegate.guards.settings import Repeats
 from castlegate.upstreams.http.settings import HttpPool, HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaOperation, KafkaService
 
@@ -135,7 +136,7 @@ def test_a_wrong_type_in_python_is_a_mistake_and_not_a_crash() -> None:
 
 
 def test_a_route_is_a_call_an_event_and_what_defaults_may_say() -> None:
-    parts = (CallSettings, PublishSettings, RouteDefaults)
+    parts = (CallSettings, PublishSettings, Repeats, RouteDefaults)
     assert list(fields_of(Route)) == [name for part in parts for name in fields_of(part)]
     assert Route(call="users", post="/x").verb == "post"
 

@@ -5,6 +5,7 @@ import select
 import pytest
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import Client, Origin
+from tests.wire.conftest import Start
 
 HEAD = b"POST /a/x HTTP/1.1\r\nHost: h\r\n"
 GET = b"GET /a/x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -40,6 +41,31 @@ def test_who_is_still_sending_reads_the_answer_and_the_end(gateway: Gateway, ori
             client.send(more)
         assert client.read_answer()[0] == status
         assert client.socket.recv(1) == b""
+
+
+def test_one_connection_too_many_reads_so(start: Start, origin: Origin) -> None:
+    gateway = start(f"""
+listen: {{address: "127.0.0.1:0", limits: {{connections: 2}}}}
+services: {{origin: {{http: ["http://127.0.0.1:{origin.port}"]}}}}
+routes: {{"ANY /a/x": {{call: origin, public: true}}}}
+""")
+    with Client(gateway.port) as first, Client(gateway.port) as second:
+        assert [each.send(GET).read_answer()[0] for each in (first, second)] == [200, 200]
+        for _ in range(5):  # one after the other, so each has room to linger
+            with Client(gateway.port) as client:
+                client.send(HEAD + b"Content-Length: 40000\r\n\r\n")
+                ended = select.poll()
+                ended.register(client.socket, select.POLLRDHUP)
+                while not ended.poll(0):
+                    client.send(b"x" * 100)
+                for _ in range(20):
+                    client.send(b"x" * 1000)
+                status, fields, _ = client.read_answer()
+                assert (status, fields["retry-after"], client.socket.recv(1)) == (503, "1", b"")
+        assert first.send(GET).read_answer()[0] == 200
+    gateway.program.wait_until(lambda: gateway.metrics()["castlegate_connections"] == 0, "the end of all")
+    with Client(gateway.port) as client:
+        assert client.send(GET).read_answer()[0] == 200
 
 
 def test_who_never_stops_sending_is_cut(gateway: Gateway) -> None:

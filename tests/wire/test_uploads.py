@@ -21,10 +21,13 @@ def framing(request: pytest.FixtureRequest) -> tuple[bytes, bytes]:
     return FRAMINGS[request.param]
 
 
-def gateway_with(start: Start, origin: Origin, pool: str, timeout: str = "5s") -> Gateway:
+def gateway_with(
+    start: Start, origin: Origin, pool: str, timeout: str = "5s, limits: {buffer: 1000B}", listen: str = ""
+) -> Gateway:
     return start(f"""
+listen: {{address: "127.0.0.1:0", {listen}}}
 services: {{origin: {{http: {{instances: ["http://127.0.0.1:{origin.port}"], pool: {{{pool}}}}}}}}}
-defaults: {{public: true, timeout: {timeout}, limits: {{buffer: 1000B}}}}
+defaults: {{public: true, timeout: {timeout}}}
 routes: {{"ANY /a/x": {{call: origin}}}}
 """)
 
@@ -80,12 +83,34 @@ def test_uploads_beyond_those_that_may_wait_are_refused_unsent(
 
 
 def test_who_waits_too_long_for_its_turn_is_refused_unsent(start: Start, origin: Origin) -> None:
-    gateway = gateway_with(start, origin, "connections: 4, uploads: 1", timeout="300ms")
+    gateway = gateway_with(start, origin, "connections: 4, uploads: 1", timeout="300ms, limits: {buffer: 1000B}")
     with uploading(gateway, 3, FRAMINGS["announced"][0]) as clients:
         answers = sorted(client.read_answer()[0] for client in clients[1:])
         assert answers == [503, 503]
         assert waiting(gateway) == 0
         assert clients[0].send(b"x").read_answer()[0] == 200
+
+
+def test_who_waits_for_its_turn_is_told_what_is_wrong_with_its_body(start: Start, origin: Origin) -> None:
+    gateway = gateway_with(start, origin, "connections: 4, uploads: 1", "5s, limits: {buffer: 1000B, body: 20KB}")
+    with uploading(gateway, 1, FRAMINGS["announced"][0]), Client(gateway.port) as client:
+        gateway.program.wait_until(lambda: counted(gateway, "busy") == 1, "the one that is being sent")
+        client.send(b"POST /a/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2000\r\n" + b"x" * 0x2000)
+        gateway.program.wait_until(lambda: waiting(gateway) == 1, "the one that waits for its turn")
+        client.send(b"\r\n4000\r\n" + b"x" * 0x4000)
+        assert client.read_answer()[0] == 413
+        assert waiting(gateway) == 0
+
+
+def test_who_waits_for_its_turn_and_sends_no_more_is_told_so(start: Start, origin: Origin) -> None:
+    gateway = gateway_with(
+        start, origin, "connections: 4, uploads: 1", "5s, limits: {buffer: 1000B}", "timeouts: {body: 1s}"
+    )
+    with uploading(gateway, 1, FRAMINGS["announced"][0]) as clients, Client(gateway.port) as client:
+        gateway.program.wait_until(lambda: counted(gateway, "busy") == 1, "the one that is being sent")
+        client.send(b"POST /a/x HTTP/1.1\r\nHost: h\r\n" + FRAMINGS["announced"][0])
+        assert client.read_answer()[0] == 408
+        assert clients[0].read_answer()[0] == 408
 
 
 def test_those_that_leave_give_their_turn_to_others(start: Start, origin: Origin, framing: tuple[bytes, bytes]) -> None:

@@ -16,7 +16,7 @@ from castlegate.headers import Headers
 from castlegate.message import Call, Request
 from castlegate.sketch import Description, Sketch
 
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
 _NO_HEADERS = Headers()
 
 
@@ -113,7 +113,7 @@ class CallPlan:
             body,
             None if self._key is None else self._key.render(request, NO_PARTS) or None,
             self._timeout,
-            idempotent=method in _IDEMPOTENT,
+            idempotent=method in IDEMPOTENT,
         )
 
     def _target_of(self, request: Request) -> bytes:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from castlegate.calls.gathering import Gather
 from castlegate.config.report import Place, listed
 from castlegate.config.targets import check_prefix
 from castlegate.config.units import Template, TemplateText
@@ -56,7 +57,8 @@ class CallSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     """One call of a service."""
 
     call: str | None = None
-    """`service` or `service.operation`."""
+    """`service`, or `service.operation` of one behind Kafka; or a function in Python, `python:package.module:function`,
+    of a module beside the configuration file."""
     get: TemplateText | None = None
     """Path template of a GET to an HTTP service, in place of the client's own method and path."""
     post: TemplateText | None = None
@@ -78,10 +80,13 @@ class CallSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     headers: HeaderRules = HeaderRules()
     """Fields set and removed on the way."""
     status: Annotated[int, msgspec.Meta(ge=200, le=299)] | None = None
-    """Status of a success that names none itself, from a Kafka service."""
+    """Status of a success that names none itself, from a Kafka service or a function."""
     reply: ReplyMode | None = None
     """What is made of several values from a NestJS service (an observable): the `last` one, as if nothing is said;
     `all` of them as a JSON array; or a `stream` of lines of JSON (`application/x-ndjson`), each sent as it comes."""
+
+    gather: Gather | None = None
+    """How the answers of several services or groups behind Kafka to this one message are put together."""
 
     @property
     def verb(self) -> str | None:
@@ -100,5 +105,7 @@ class CallSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             if said:
                 at.field(name).mistake(f"'{said[0]}' says the whole path; leave out one of the two")
             check_prefix(prefix, at.field(name))
+        if self.gather is not None and self.reply is not None:
+            at.field("reply").mistake("'gather' says what is made of several replies; leave out one of the two")
         if said[:1] == ["get"] and self.send is not msgspec.UNSET:
             at.field("send").mistake("a GET carries no body; use 'post', 'put' or 'patch', or the path's query")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,10 +15,13 @@ import msgspec
 
 from castlegate.config.report import ConfigError
 from castlegate.config.shapes import shape_of
+from castlegate.config.source import resolve
 from castlegate.config.units import Seconds
-from castlegate.schemes.api_key import new_id
+from castlegate.schemes.api_key import ID, new_id
 from castlegate.schemes.key_editing import NotChanged, add, make, read_keys, revoke
-from castlegate.schemes.key_file import Key, Line, unix_time
+from castlegate.schemes.key_file import LIMIT, Key, Line, unix_time
+
+_SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -61,6 +66,12 @@ def new(
       1  FILE cannot be changed
       2  a mistake in FILE, or in what was asked for
     """
+    if not owner:
+        raise click.BadParameter("expected whose the key is, found nothing", param_hint="--owner")
+    for scope in scopes:
+        _check_scope(scope)
+    _check_limit(limit)
+    _check_id(identity)
     told = dict(map(_claim, claims))
     described = Key(owner=owner, scopes=list(scopes), claims=told, limit=limit, expires=_expiry(expires), hash="")
     try:
@@ -71,7 +82,7 @@ def new(
     except ConfigError as error:
         _fail(str(error), 2)
     except (NotChanged, OSError, ValueError) as error:
-        _fail(_why(error), 1)
+        _fail(_why_not(file, error), 1)
     click.echo(key)
     where = "paste this line into the file of keys" if str(file) == "-" else f"added to {file}"
     click.echo(f"This is the only time that the key is shown. {where[0].upper()}{where[1:]}:\n\n{line}", err=True)
@@ -121,7 +132,7 @@ def revoke_key(file: Path, identity: str) -> None:
     except ConfigError as error:
         _fail(str(error), 2)
     except (NotChanged, OSError, ValueError) as error:
-        _fail(_why(error), 1)
+        _fail(_why_not(file, error), 1)
     click.echo(f"{identity} is revoked in {file}")
 
 
@@ -131,7 +142,7 @@ def _read(file: Path) -> list[Line]:
     except ConfigError as error:
         _fail(str(error), 2)
     except (OSError, ValueError) as error:
-        _fail(f"{file}: {_why(error)}", 1)
+        _fail(_why_not(file, error), 1)
 
 
 def _state(line: Line) -> str:
@@ -144,6 +155,8 @@ def _claim(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise click.BadParameter(f"expected NAME=VALUE, found '{text}'", param_hint="--claim")
+    if name == "limit":
+        raise click.BadParameter("how often a key may be used is said with --limit", param_hint="--claim")
     try:
         return name, msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError):
@@ -173,8 +186,46 @@ def _check_expiry(text: str) -> None:
         raise click.BadParameter(f"{text} has passed; the key could never be used", param_hint="--expires")
 
 
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+def _check_scope(scope: str) -> None:
+    words = scope.split()
+    if len(words) > 1:
+        instead = " ".join(f"--scope {word}" for word in words)
+        raise click.BadParameter(f"a scope is one word, found '{scope}'; write {instead}", param_hint="--scope")
+    if not _SCOPE.fullmatch(scope):
+        raise click.BadParameter(f"expected a word such as orders:read, found '{scope}'", param_hint="--scope")
+
+
+def _check_limit(limit: str | None) -> None:
+    if limit is not None and not LIMIT.fullmatch(limit):
+        forms = "a number and for how long it counts: 100/min, 10/s, 5000/d or 30/10min"
+        raise click.BadParameter(f"expected {forms}; found '{limit}'", param_hint="--limit")
+
+
+def _check_id(identity: str | None) -> None:
+    if identity is None:
+        return
+    instead = "or leave it out for a random one"
+    if not ID.fullmatch(identity):
+        form = "letters, digits and hyphens between them, at most 64, such as acme-2"
+        raise click.BadParameter(f"expected {form}, {instead}; found '{identity}'", param_hint="--id")
+    if not isinstance(resolve(identity), str):
+        wanted = f"expected a name, which '{identity}' is not in YAML"
+        raise click.BadParameter(f"{wanted}; write k-{identity}, {instead}", param_hint="--id")
+
+
+def _why_not(file: Path, error: Exception) -> str:
+    """What is wrong with the file, and what helps."""
+    if not isinstance(error, OSError):
+        return f"{file}: {error}"
+    folder = file.resolve().parent
+    if not folder.is_dir():
+        return f"{file}: there is no folder '{folder}'; make it, or name another file"
+    if isinstance(error, FileNotFoundError) and Path(error.filename).name == file.name:
+        return f"{file}: there is no such file; 'castlegate key new {file} --owner NAME' makes one"
+    if isinstance(error, PermissionError):
+        who = f"user {os.geteuid()}"
+        return f"{file}: {error.strerror}: {who} must be able to write to '{folder}', since the file is replaced whole"
+    return f"{file}: {error.strerror or error}"
 
 
 def _fail(text: str, status: int) -> NoReturn:

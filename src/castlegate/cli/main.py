@@ -19,8 +19,7 @@ from castlegate import __version__
 from castlegate.cli.keys import keys
 from castlegate.config.report import ConfigError
 from castlegate.document import load
-from castlegate.policies.named import WrittenPrincipal
-from castlegate.principal import Principal
+from castlegate.policies.named import read_caller
 from castlegate.routing.template import METHODS
 from castlegate.server.supervisor import run as serve
 from castlegate.upstreams.kafka.settings import EMBEDDED
@@ -116,8 +115,9 @@ def check(config: Path) -> None:
 
 @main.command(name="explain")
 @_CONFIG
-@click.argument("method")
-@click.argument("path")
+@click.argument("method", required=False)
+@click.argument("path", required=False)
+@click.option("--all", "every", is_flag=True, help="Every route in a line, in place of METHOD and PATH.")
 @click.option("--host", metavar="HOST", default="localhost", show_default=True, help="The Host of the request.")
 @click.option("--header", "fields", metavar="'NAME: VALUE'", multiple=True, help="A field of the request; repeatable.")
 @click.option(
@@ -129,7 +129,14 @@ def check(config: Path) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 def explain_request(
-    config: Path, method: str, path: str, host: str, fields: tuple[str, ...], caller: Path | None, as_json: bool
+    config: Path,
+    method: str | None,
+    path: str | None,
+    every: bool,
+    host: str,
+    fields: tuple[str, ...],
+    caller: Path | None,
+    as_json: bool,
 ) -> None:
     """Tell what becomes of a request METHOD PATH.
 
@@ -140,6 +147,7 @@ def explain_request(
     sent, no network is needed. PATH may have a query:
 
     \b
+      castlegate explain gateway.yaml --all
       castlegate explain gateway.yaml GET '/orders/42?page=2'
       castlegate explain gateway.yaml OPTIONS /orders/42 --header 'Access-Control-Request-Method: DELETE'
 
@@ -149,17 +157,28 @@ def explain_request(
       1  the gateway answers itself: 404, 405, 400, 403 and so on
       2  a mistake in CONFIG, or in what was asked for
     """
-    from castlegate.explain import explain, to_text
+    from castlegate import explain, overview
 
+    if every:
+        if method is not None:
+            _fail("either METHOD and PATH, or --all", 2)
+        try:
+            lines = overview.overview(config)
+        except ConfigError as error:
+            _fail(str(error), 2)
+        click.echo(_json(lines) if as_json else overview.to_text(lines))
+        return
+    if method is None or path is None:
+        _fail("say METHOD and PATH of a request, or --all", 2)
     if method != method.upper() and method.upper() in METHODS:
         _fail(f"methods are in upper case: {method.upper()}", 2)
     if not path.startswith(("/", "http://", "https://")) and path != "*":
         _fail(f"PATH begins with '/': /{path}", 2)
     try:
-        told = explain(config, method, path, host, fields, None if caller is None else _principal(caller))
+        told = explain.explain(config, method, path, host, fields, None if caller is None else read_caller(caller))
     except ConfigError as error:
         _fail(str(error), 2)
-    click.echo(_json(told) if as_json else to_text(told))
+    click.echo(_json(told) if as_json else explain.to_text(told))
     sys.exit(0 if told.goes_through else 1)
 
 
@@ -178,11 +197,13 @@ def explain_request(
 def doctor(config: Path, within: float, as_json: bool) -> None:
     """See whether all that CONFIG names is well.
 
-    Looks at this machine: open files, the log, the addresses to listen on. Connects to each instance of HTTP services,
-    over TLS where it is https://, and sees whether its certificate is believed and for how long. Connects to each Kafka
-    broker, also where the brokers tell clients to go. Sees whether the topics that routes need are
-    there and permitted. Sends a record through each inbox and back, which gateways that run take for another one's and
-    drop. Says of each what is wrong and what to do about it. Creates nothing.
+    Looks at this machine: open files, the log, the addresses to listen on, and where quotas, logins, signing keys and
+    API keys are kept. Looks up the instances of HTTP services that are found elsewhere. Connects to each instance, over
+    TLS where it is https://, sees whether its certificate is believed and for how long, and makes its health check; to
+    the Redis of limits, and sees whether it can be written to. Connects to each Kafka broker, also where the brokers
+    tell clients to go. Sees whether the topics that routes and the gateway itself need are there and permitted. Sends a
+    record through each inbox and back, which gateways that run take for another one's and drop. Says of each what is
+    wrong and what to do about it. Creates nothing.
 
     \b
     Exit status:
@@ -245,17 +266,6 @@ main.add_command(keys)
 
 def _counted(what: str, things: Sized) -> str:
     return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
-
-
-def _principal(path: Path) -> Principal:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=WrittenPrincipal).principal()
-    except OSError as error:
-        _fail(f"{path}: {error.strerror}", 2)
-    except msgspec.ValidationError as error:
-        _fail(f"{path}: {error}; known are subject, scheme, scopes and claims", 2)
-    except msgspec.MsgspecError as error:
-        _fail(f"{path}: {error}", 2)
 
 
 def _json(value: object) -> str:

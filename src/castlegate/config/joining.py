@@ -7,6 +7,7 @@ A class may inherit from at most one msgspec struct that has fields, while a rou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
 
@@ -16,8 +17,12 @@ from castlegate.config.report import Place
 from castlegate.config.shapes import Checked
 
 
-def join(name: str, *structs: type[msgspec.Struct], module: str, doc: str) -> Any:
-    """A frozen struct class with the fields, methods and checks of `structs`, which its `joined` remembers."""
+def join(
+    name: str, *structs: type[msgspec.Struct], module: str, doc: str, elsewhere: Mapping[str, str] | None = None
+) -> Any:
+    """A frozen struct class with the fields, methods and checks of `structs`, which its `joined` remembers. For
+    `elsewhere` see `shapes`.
+    """
     fields: list[tuple[str, Any, Any]] = []
     namespace: dict[str, Any] = {}
     for struct in structs:
@@ -34,7 +39,7 @@ def join(name: str, *structs: type[msgspec.Struct], module: str, doc: str) -> An
             if issubclass(struct, Checked):
                 struct.check(self, at)
 
-    namespace |= {"__doc__": doc, "check": check, "joined": structs}
+    namespace |= {"__doc__": doc, "check": check, "joined": structs, "elsewhere": elsewhere or {}}
     return msgspec.defstruct(
         name, fields, namespace=namespace, module=module, kw_only=True, frozen=True, forbid_unknown_fields=True
     )

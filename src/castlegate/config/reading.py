@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import msgspec
 
+from castlegate.config import indentation
 from castlegate.config.report import Block, Place, describe, show, suggest
 from castlegate.config.shapes import Shape, expected, fields_of, is_struct, shape_of
 from castlegate.config.source import Mapping, Node, Scalar, Sequence, resolve
@@ -19,7 +20,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _WRONG: Any = object()  # in place of a value that could not be read; the mistake is in the report
 _TRUE_OR_FALSE = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-_MEANT = {"apikey": "keys", "apikeys": "keys", "api_key": "keys", "api_keys": "keys", "jwd": "jwt"}
+_MEANT = {
+    "apikey": "keys", "apikeys": "keys", "api_key": "keys", "api_keys": "keys", "jwd": "jwt",
+    "sub": "subject", "scope": "scopes",
+}  # fmt: skip
 _REFERENCE = re.compile(r"[a-z]+(\.[^\s{}]+)?")
 
 
@@ -58,13 +62,14 @@ def _struct(node: Node, shape: Shape, at: Place) -> Any:
     short = getattr(shape.kind, "short", None)
     values: dict[str, Any] = {}
     if isinstance(node, Mapping):
-        for key, position, child in node.entries:
+        shapes = {name: shape_of(field.type) for name, field in fields.items()}
+        for key, position, child in indentation.of_struct(node, shapes, at):
             if key not in fields:
                 _unknown_key(key, position, shape, at)
                 continue
             place = at.field(key)
             _locate(place, position, child)
-            values[key] = _value(child, shape_of(fields[key].type), place)
+            values[key] = _value(child, shapes[key], place)
             if values[key] is _WRONG:
                 at.report.spoil(place.path)
     elif short is not None and not (isinstance(node, Scalar) and node.value is None):
@@ -94,7 +99,10 @@ def _short(node: Node, shape: Shape, at: Place) -> Any:
 def _unknown_key(key: str, position: Any, shape: Shape, at: Place) -> None:
     names = list(fields_of(shape.kind))
     meant = _MEANT.get(key.lower())
+    elsewhere = getattr(shape.kind, "elsewhere", {}).get(key)
     hint = f"; did you mean '{meant}'?" if meant in names else suggest(key, names, "known are")
+    if elsewhere is not None:
+        hint = f"; {elsewhere}"
     where = f" in {describe(at.path)}" if at.path else ""
     at.report.add(position, (*at.path, key), f"unknown key {show(key)}{where}{hint}")
     for name in names:
@@ -126,7 +134,7 @@ def _dict(node: Node, shape: Shape, at: Place) -> Any:
         return _wrong(node, shape, at)
     entry = shape_of(shape.options[0])
     values = {}
-    for key, position, child in node.entries:
+    for key, position, child in indentation.of_dict(node, entry, at):
         place = at.field(key)
         _locate(place, position, child)
         value = _value(child, entry, place)
@@ -254,22 +262,40 @@ def _hint(node: Node, shape: Shape) -> str:
         lone = node.entries[0].key if node.flow and len(node.entries) == 1 else ""
         quotes = shape.kind is str and _REFERENCE.fullmatch(lone)
         return f'; a reference must stand in quotes: "{{{lone}}}"' if quotes else ""
+    meant = next((hint for kind in _structs(shape) if (hint := _meant(node, kind))), "")
+    if meant:
+        return f"; {meant}"
     if isinstance(node, Sequence) or node.value is None or node.substituted:
         return ""
     if is_struct(shape.kind) and len(fields_of(shape.kind)) == 1:
         return f"; write {{{next(iter(fields_of(shape.kind)))}: {node.written}}}"
     if shape.unit is not None:
-        meant = shape.unit.meant(node.written)
-        return f"; write {meant}" if meant else ""
+        with_unit = shape.unit.meant(node.written)
+        return f"; write {with_unit}" if with_unit else ""
     if shape.kind is str:
         return f'; write "{node.written}"'
-    if shape.kind is list and _takes_text(shape_of(shape.options[0])):
+    options = [shape_of(option) for option in shape.options] if shape.kind is Union else [shape]
+    if any(each.kind is list and _takes_text(shape_of(each.options[0])) for each in options):
         return f"; write [{node.written}]"
     if shape.kind is bool and node.written.lower() in _TRUE_OR_FALSE:
         return f"; write {_TRUE_OR_FALSE[node.written.lower()]}"
     if shape.kind in (int, float, bool) and not node.plain and type(resolve(node.written)) is shape.kind:
         return f"; write {node.written} without quotes"
     return ""
+
+
+def _structs(shape: Shape) -> list[Any]:
+    """The structs that a value of this shape can be."""
+    options = [shape_of(option).kind for option in shape.options] if shape.kind is Union else [shape.kind]
+    return [kind for kind in options if is_struct(kind)]
+
+
+def _meant(node: Scalar | Sequence, kind: Any) -> str:
+    """What a struct says of another value in its place, by its `meant`."""
+    says = getattr(kind, "meant", None)
+    items = node.items if isinstance(node, Sequence) else [node]
+    texts = [item.written for item in items if isinstance(item, Scalar) and not item.substituted]
+    return says(texts) or "" if says is not None and texts and len(texts) == len(items) else ""
 
 
 def _takes_text(shape: Shape) -> bool:

@@ -3,8 +3,9 @@
 The one place that knows the typing constructs which settings may use: text, numbers, true or false, `Literal`, lists,
 dicts by name, structs, unions of them, any JSON (`Any`), and `Annotated` with a unit, a range or a template's mark.
 
-A settings struct may have `short: ClassVar[str]`, the name of the field that a value in its place stands for, and
-`check(self, at)`, which reports what its types cannot say.
+A settings struct may have `short: ClassVar[str]`, the name of the field that a value in its place stands for,
+`check(self, at)`, which reports what its types cannot say, `meant(texts)`, what to write where such texts stand in its
+place, and `elsewhere`, what is said of keys that people look for in it.
 """
 
 from __future__ import annotations

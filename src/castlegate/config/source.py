@@ -91,11 +91,31 @@ def resolve(text: str) -> str | int | float | bool | None:
 
 
 def compose(
-    content: bytes, file: str, environment: Environment, report: Report, *, first_line: int = 1
+    content: bytes,
+    file: str,
+    environment: Environment,
+    report: Report,
+    *,
+    first_line: int = 1,
+    holds: str = "settings such as 'listen', 'services' and 'routes'",
 ) -> Mapping | None:
     """The document's tree; what is wrong is in the report, and None where nothing could be made of it. `first_line`:
-    where in the file the content begins.
+    where in the file the content begins; `holds`: what is expected in it.
     """
+    root = compose_node(content, file, environment, report, first_line=first_line)
+    if root is None or isinstance(root, Mapping):
+        return root
+    if isinstance(root, Scalar) and root.value is None:
+        report.add(root.position, (), f"the file is empty; expected a mapping of {holds}")
+    else:
+        report.add(root.position, (), f"expected a mapping of {holds}")
+    return None
+
+
+def compose_node(
+    content: bytes, file: str, environment: Environment, report: Report, *, first_line: int = 1
+) -> Node | None:
+    """The same for any YAML; nothing at all is null."""
     start = Position(file, first_line, 1)
     if len(content) > LARGEST_FILE:
         report.add(start, (), f"the file is larger than {LARGEST_FILE // 2**20} MiB")
@@ -123,13 +143,7 @@ def compose(
         position, explanation = _explain(error, text, start)
         report.add(position, (), explanation)
         return None
-    if isinstance(root, Mapping):
-        return root
-    if root is None or (isinstance(root, Scalar) and root.value is None):
-        report.add(start, (), "the file is empty; it needs at least 'routes'")
-    else:
-        report.add(root.position, (), "expected a mapping of settings such as 'listen', 'services' and 'routes'")
-    return None
+    return Scalar(start, "", plain=True) if root is None else root
 
 
 class _Refused(Exception):

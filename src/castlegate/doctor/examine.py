@@ -9,23 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 from confluent_kafka import KafkaException
 
 from castlegate.build import Generation
 from castlegate.config.addresses import parse_address
-from castlegate.doctor import brokers, machine, services
+from castlegate.doctor import brokers, kept, machine, redis, services
 from castlegate.doctor.findings import Finding, Unreachable, connect, in_thread
 from castlegate.doctor.roundtrip import round_trip
-from castlegate.doctor.topics import Need, Seen, limits, look, may_create
+from castlegate.doctor.topics import Need, Seen, cleaned, limits, look, may_create
 from castlegate.document import Document, load
+from castlegate.stores.settings import LimitStore
 from castlegate.telemetry.metrics import Registry
+from castlegate.upstreams.http.checks import Question
+from castlegate.upstreams.http.discovery import Source
+from castlegate.upstreams.http.looking import source_of
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.engine import Engine
 from castlegate.upstreams.kafka.settings import EMBEDDED, Kafka
+from castlegate.upstreams.kafka.topics import inbox_topic
+from castlegate.upstreams.python.upstream import FunctionCaller
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
@@ -53,32 +59,64 @@ async def _examine(path: Path, within: float, tell: Callable[[Finding], None]) -
     generation = Generation(loaded, instance="doctor", timer=timer, registry=registry)
     await generation.compile()
     document = generation.document
-    groups: list[Coroutine[Any, Any, list[Finding]]] = [_machine(document, within, tell)]
+    folder = loaded.report.folder
+    groups: list[Coroutine[Any, Any, list[Finding]]] = [_machine(document, folder, within, tell)]
+    if document.limit_store.store == "redis":
+        groups.append(_redis(document.limit_store, folder, within, tell))
     for name, service in document.services.items():
-        if service.http is not None:
-            upstream = generation.upstreams[name]
-            certificates = upstream.certificates if isinstance(upstream, HttpUpstream) else None
-            groups += [_instance(name, each.url, certificates, within, tell) for each in service.http.targets]
+        upstream = generation.upstreams[name]
+        if service.http is not None and isinstance(upstream, HttpUpstream):
+            question = None
+            if service.health is not None:
+                question = Question(service.health, service.http, timer, upstream.certificates)
+            of_service = _Service(name, upstream.certificates, question, within, tell)
+            if service.http.source is not None:
+                groups.append(of_service.found(source_of(service.http.source, path.parent)))
+            groups += [of_service.instance(each.url) for each in service.http.targets]
     if generation.engine is not None:
         groups.append(_Kafka(generation, generation.engine, within, tell).examine())
     findings = [finding for group in await asyncio.gather(*groups) for finding in group]
     return Diagnosis(all(finding.verdict != "wrong" for finding in findings), findings)
 
 
-async def _machine(document: Document, within: float, tell: Callable[[Finding], None]) -> list[Finding]:
+async def _machine(document: Document, folder: Path, within: float, tell: Callable[[Finding], None]) -> list[Finding]:
     found = [machine.versions(), machine.descriptors(document), machine.access_log(document)]
+    found += kept.files(document, folder)
     found += await machine.ports(document, within)
     for finding in found:
         tell(finding)
     return found
 
 
-async def _instance(
-    name: str, url: str, certificates: ServiceCertificates | None, within: float, tell: Callable[[Finding], None]
-) -> list[Finding]:
-    finding = await services.instance(name, url, certificates, within)
+async def _redis(store: LimitStore, folder: Path, within: float, tell: Callable[[Finding], None]) -> list[Finding]:
+    finding = await redis.examine(store, folder, within)
     tell(finding)
     return [finding]
+
+
+class _Service(NamedTuple):
+    """The checks of one service that speaks HTTP."""
+
+    name: str
+    certificates: ServiceCertificates | None
+    question: Question | None
+    within: float
+    tell: Callable[[Finding], None]
+
+    async def found(self, source: Source) -> list[Finding]:
+        """Its instances, looked up, each with its checks."""
+        finding, urls = await services.found(self.name, source, self.within)
+        self.tell(finding)
+        others = await asyncio.gather(*[self.instance(url) for url in urls])
+        return [finding, *(one for each in others for one in each)]
+
+    async def instance(self, url: str) -> list[Finding]:
+        """One of them."""
+        finding = await services.instance(self.name, url, self.certificates, self.within)
+        if finding.verdict == "well" and self.question is not None:
+            finding = await services.passes(finding, self.question, url)
+        self.tell(finding)
+        return [finding]
 
 
 class _Kafka:
@@ -111,7 +149,7 @@ class _Kafka:
         if not cluster.usable:
             return self._skip("kafka topics and the round trip", "brokers cannot be reached where they say they are")
         seen = await self._topics(cluster)
-        inboxes = [each for each in seen if each.need.owned is not None and each.partitions]
+        inboxes = [each for each in seen if each.need.owned is not None and not each.need.written and each.partitions]
         trips = [self._round_trip(cluster, each) for each in inboxes]
         for told in await asyncio.gather(*trips):
             self._tell(*told)
@@ -132,6 +170,7 @@ class _Kafka:
             missing = [each for each in seen if each.finding.verdict == "note"]
             allowed = await in_thread(lambda: may_create(cluster.admin, within), within * 2) if missing else True
             small = await in_thread(lambda: limits(cluster.admin, self._settings, seen, within), within * 2)
+            small += await in_thread(lambda: cleaned(cluster.admin, seen, within), within * 2)
         except (KafkaException, TimeoutError) as failure:
             says = failure.args[0].str() if isinstance(failure, KafkaException) else "no answer in time"
             self._tell(Finding("kafka topics", "wrong", f"they cannot be described: {says}", "see the broker's log"))
@@ -173,7 +212,7 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
         topic = getattr(chain[-1], "topic", None)
         if topic is not None:
             routes.setdefault(topic, []).append(name)
-    for topic, name in _authorizers(generation):
+    for topic, name in (*_authorizers(generation), *_functions(generation)):
         routes.setdefault(topic, []).append(name)
     needs = [Need(topic, tuple(names), written=True) for topic, names in routes.items()]
     settings = engine.settings
@@ -184,8 +223,21 @@ def _needs(generation: Generation, engine: Engine) -> list[Need]:
             topics = [f"{settings.inbox}.{number}" for number in range(settings.topics.single)]
         for topic in topics:
             correlation = box.correlation
-            needs.append(Need(topic, (), False, owned=box.owned, only_one=alone, correlation=correlation))
-    return needs
+            owned = None if box.owned is None else inbox_topic(settings, box.owned)
+            needs.append(Need(topic, (), False, owned=owned, only_one=alone, correlation=correlation))
+    own = engine.places.logs
+    return needs + [Need(each.topic, (), written=True, read_back=True, owned=each.kind.owned) for each in own]
+
+
+def _functions(generation: Generation) -> Iterator[tuple[str, str]]:
+    """The topics of services that functions call by their hints, each with a route that calls such a function."""
+    for name, chain in generation.chains.items():
+        function = chain[-1]
+        for call in function.signature.services.values() if isinstance(function, FunctionCaller) else ():
+            service, _, operation = call.partition(".")
+            upstream = generation.upstreams[service]
+            if not isinstance(upstream, HttpUpstream):
+                yield cast("Operation", upstream.described(operation, "last")).topic, name
 
 
 def _authorizers(generation: Generation) -> Iterator[tuple[str, str]]:

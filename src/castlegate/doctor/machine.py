@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import socket
+import ssl
 import stat
 from importlib.metadata import version
 from pathlib import Path
@@ -80,7 +81,7 @@ async def ports(document: Document, within: float) -> list[Finding]:
             found.append(Finding(name, "well", free))
             continue
         if name == "admin":
-            running = await _readiness(address, within)
+            running = await _readiness(address, within, encrypted=document.admin.tls is not None)
         if running is not None:
             found.append(Finding(name, "note", f"{address} is in use by a gateway that runs already, {running}"))
             continue
@@ -104,17 +105,23 @@ def _refusal(address: str) -> str | None:
     return None
 
 
-async def _readiness(address: str, within: float) -> str | None:
+async def _readiness(address: str, within: float, *, encrypted: bool) -> str | None:
     """What a gateway says of itself there; None if there is none."""
+    context = None
+    if encrypted:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing secret is said
     host, port = parse_address(address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
         async with asyncio.timeout(within):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
             writer.write(b"GET /ready HTTP/1.0\r\nhost: doctor\r\n\r\n")
             answer = await reader.read(64 * 1024)
             writer.close()
         told = json.loads(answer.partition(b"\r\n\r\n")[2])
         return f"{told['status']}{': ' if told['reason'] else ''}{told['reason']}"
+    except ssl.SSLError as error:
+        return "which wants a certificate" if "CERTIFICATE_REQUIRED" in str(error.reason) else None
     except (OSError, TimeoutError, ValueError, KeyError, TypeError):
         return None

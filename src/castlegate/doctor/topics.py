@@ -11,7 +11,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource  # t
 
 from castlegate.doctor.findings import Finding
 from castlegate.upstreams.kafka.settings import Kafka
-from castlegate.upstreams.kafka.topics import creation_command, inbox_topic
+from castlegate.upstreams.kafka.topics import Owned, creation_command, inbox_topic
 
 _PARTITIONS = 8  # in the command that is shown for a service's topic
 
@@ -22,8 +22,9 @@ class Need(NamedTuple):
     topic: str
     routes: tuple[str, ...]
     written: bool  # requests and events; else replies are read from it
-    owned: int | None = None  # partitions that the gateway creates it with; None: it belongs to a service
+    owned: Owned | None = None  # as the gateway creates it; None: it belongs to a service
     only_one: bool = False  # services cannot be told a partition of it: it must have a single one
+    read_back: bool = False  # what is written is read as well, by the gateway itself
     correlation: tuple[str, ...] = ()  # names of the header that holds the correlation id, where replies are read
 
 
@@ -68,6 +69,27 @@ def limits(admin: AdminClient, settings: Kafka, seen: Iterable[Seen], within: fl
     return found
 
 
+def cleaned(admin: AdminClient, seen: Iterable[Seen], within: float) -> list[Finding]:
+    """Topics of the gateway's own that forget what they are to keep, or keep what they are to forget. Blocks."""
+    own = {each.need.topic: each.need.owned for each in seen if each.need.read_back and each.partitions}
+    if not own:
+        return []
+    asked = admin.describe_configs(
+        [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in own], request_timeout=within
+    )
+    found = []
+    for resource, future in asked.items():
+        owned = own[str(resource.name)]
+        if future.exception() is not None or owned is None:
+            continue
+        wanted, policy = owned.configuration["cleanup.policy"], future.result()["cleanup.policy"].value
+        if policy != wanted:
+            says = f"its cleanup.policy is {policy}, not {wanted}"
+            advice = f"kafka-configs.sh --alter --topic {resource.name} --add-config cleanup.policy={wanted}"
+            found.append(Finding(f"topic {resource.name}", "wrong", says, advice))
+    return found
+
+
 def may_create(admin: AdminClient, within: float) -> bool | None:
     """Whether the gateway may create topics; None if the brokers do not tell. Blocks."""
     operations = admin.describe_cluster(include_authorized_operations=True, request_timeout=within).result()
@@ -105,7 +127,7 @@ def _absent(check: str, need: Need, error: KafkaError, settings: Kafka) -> Findi
     if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
         return Finding(check, "wrong", error.str(), "see the broker's log")
     if need.owned is not None:
-        command = creation_command(settings, need.topic, inbox_topic(settings, need.owned))
+        command = creation_command(settings, need.topic, need.owned)
         if settings.topics.create:
             return Finding(check, "note", f"it is not there yet; the gateway creates it when it starts, as: {command}")
         return Finding(check, "wrong", "it does not exist, and 'create' of 'kafka.topics' is false", command)
@@ -119,10 +141,13 @@ def _forbidden(check: str, need: Need, allowed: list[AclOperation] | None) -> Fi
     """What the gateway lacks; nothing if the brokers do not tell."""
     if allowed is None:
         return None
-    operation, name = (AclOperation.WRITE, "Write") if need.written else (AclOperation.READ, "Read")
-    if operation in allowed:
-        return None
-    return Finding(check, "wrong", f"the gateway may not {name.lower()} it", _grant(need.topic, name))
+    needed = [(AclOperation.WRITE, "Write")] if need.written else []
+    if need.read_back or not need.written:
+        needed.append((AclOperation.READ, "Read"))
+    for operation, name in needed:
+        if operation not in allowed:
+            return Finding(check, "wrong", f"the gateway may not {name.lower()} it", _grant(need.topic, name))
+    return None
 
 
 def _grant(topic: str, operation: str) -> str:
@@ -130,6 +155,8 @@ def _grant(topic: str, operation: str) -> str:
 
 
 def _purpose(need: Need) -> str:
+    if need.read_back:
+        return "the gateway's own, may be written to and read"
     if need.written:
         return "may be written to"
     return "replies are read from it"

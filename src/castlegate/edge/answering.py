@@ -163,11 +163,11 @@ class Answerer:
         if not bare:
             if len(body) >= _BIG:
                 self._write(exchange, data)
-                data = body
-            else:
-                data += body
+                self._write(exchange, body)
+                return
+            data += body
         exchange.sent += len(data)
-        self._connection.transport.write(data)
+        self._connection.write_soon(data)
 
     async def _send_stream(self, exchange: Exchange, response: Response, body: Body) -> None:
         bare = exchange.bare(response)
@@ -209,4 +209,4 @@ class Answerer:
 
     def _write(self, exchange: Exchange, data: bytes) -> None:
         exchange.sent += len(data)
-        self._connection.transport.write(data)
+        self._connection.write(data)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("castlegate.edge")
 
 _LAST_CALL = 1.0  # seconds in which a connection made while draining must begin its request
+_MOST_HELD = 64 * 1024  # bytes of answers that one turn of the loop may hold back
 _LINGER = 2.0  # seconds in which a client that is still sending may read its refusal
 
 
@@ -33,8 +34,8 @@ class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_buffered", "_lingering", "_listener", "_timeouts", "answerer", "certificate", "closing", "expires", "full",
-        "now", "peer", "receiver", "transport",
+        "_buffered", "_held", "_lingering", "_listener", "_timeouts", "answerer", "certificate", "closing", "expires",
+        "full", "now", "peer", "receiver", "transport",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -50,6 +51,7 @@ class ClientConnection(asyncio.Protocol):
         # Changed by the callbacks of this class; the halves only look, but for `expires`.
         self.expires = math.inf  # loop time; what has expired is told by the state
         self.full = False  # the client reads slower than we write
+        self._held = b""  # to be written at the end of the loop's turn
         self._buffered = 0  # bytes that the client had yet to take when the write timeout was set
         self.closing = False
         self._lingering = False
@@ -68,8 +70,11 @@ class ClientConnection(asyncio.Protocol):
             listener.refused("connections")
             self.transport.write(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
                                  b"connection: close\r\n\r\n")  # fmt: skip
-            self.transport.close()
             self.receiver.deaf = self.closing = True
+            if listener.send_away(self):
+                self._linger()
+            else:
+                self.transport.close()
             return
         listener.connections.add(self)
         listener.accepted.value += 1
@@ -89,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         del exc
         self.receiver.deaf = self.closing = True
         self.expires = math.inf
+        self._held = b""
         self.answerer.stop()  # before its body fails: it would answer that
         self.receiver.stop()
         self._listener.forget(self)
@@ -137,12 +143,35 @@ class ClientConnection(asyncio.Protocol):
         if self.answerer.current is None and not self.receiver.partial:
             self.close()
 
+    def write_held(self) -> None:
+        """Write what was held back for this moment (`Burst`)."""
+        held = self._held
+        if held:
+            self._held = b""
+            self.transport.write(held)
+
     def abort(self) -> None:
         """Cut it."""
         self.closing = True
+        self._held = b""
         self.transport.abort()
 
     # The side of its halves.
+
+    def write(self, data: bytes) -> None:
+        """Write now, behind what is held back."""
+        self.write_held()
+        self.transport.write(data)
+
+    def write_soon(self, data: bytes) -> None:
+        """Write at the end of the loop's turn, with what others have to write then; `full` is told only there."""
+        if not self._held:
+            self._held = data
+            self._listener.burst.join(self)
+        else:
+            self._held += data
+            if len(self._held) > _MOST_HELD:
+                self.write_held()
 
     def rearm(self) -> None:
         """Set when what is waited for now has taken too long."""
@@ -177,14 +206,19 @@ class ClientConnection(asyncio.Protocol):
         if self.closing:
             return
         self.closing = True
+        self.write_held()
         if self.receiver.interrupted and not self.transport.is_closing():
             self.receiver.deaf = True
-            self.transport.write_eof()
-            self.transport.resume_reading()
-            self._lingering = True
-            self.expires = self.now() + _LINGER
+            self._linger()
         else:
             self.receiver.deaf = True
             self._buffered = untaken(self.transport)
             self.transport.close()
             self.expires = self.now() + self._timeouts.write
+
+    def _linger(self) -> None:
+        """Read and throw away what the client still sends, for a while."""
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        self._lingering = True
+        self.expires = self.now() + _LINGER

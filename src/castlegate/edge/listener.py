@@ -24,12 +24,14 @@ from castlegate.routing.router import Router
 from castlegate.telemetry.access_log import AccessLog
 from castlegate.telemetry.metrics import Counter, Registry
 from castlegate.telemetry.trace import Ids
+from castlegate.wire.burst import Burst
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from castlegate.edge.tls import Certificates
 
+_FEW_SENT_AWAY, _MOST_SENT_AWAY = 8, 64  # connections over the limit that linger at once: a quarter of the limit
 _LOOK = 0.5  # seconds between two looks at all connections
 
 
@@ -65,7 +67,9 @@ class Listener:
         self.scheme = b"http" if certificates is None else b"https"
         self.unrouted = unrouted  # what requests count as that no route is for
         self.ids = Ids()
+        self.burst = Burst()
         self.connections: set[ClientConnection | TlsConnection] = set()  # the latter until their handshake is done
+        self._sent_away: set[ClientConnection] = set()  # they were one too many, and are given time to read so
         self.closing = False  # clients are told to close
         self.draining = False  # and no new ones are taken
         self.loop = asyncio.get_running_loop()
@@ -126,6 +130,8 @@ class Listener:
             self._server.close()
         for connection in list(self.connections):
             connection.drain()
+        for refused in list(self._sent_away):
+            refused.abort()
         if self.connections:
             emptied = asyncio.Event()
             self._emptied = emptied.set
@@ -159,9 +165,19 @@ class Listener:
         """Count a refusal."""
         self._refusals.child(reason).value += 1
 
+    def send_away(self, connection: ClientConnection) -> bool:
+        """It is one too many; whether there is room for it to linger until it has read so."""
+        most = max(_FEW_SENT_AWAY, min(_MOST_SENT_AWAY, self.max_connections // 4))
+        room = not self.draining and len(self._sent_away) < most
+        if room:
+            self._sent_away.add(connection)
+        return room
+
     def forget(self, connection: ClientConnection | TlsConnection) -> None:
         """It is closed."""
         self.connections.discard(connection)
+        if self._sent_away and isinstance(connection, ClientConnection):
+            self._sent_away.discard(connection)
         if not self.connections and self._emptied is not None:
             self._emptied()
 
@@ -173,5 +189,5 @@ class Listener:
     def _look_at_all(self) -> None:
         self._look = self.loop.call_later(_LOOK, self._look_at_all)
         now = self.loop.time()
-        for connection in [each for each in self.connections if each.expires < now]:
+        for connection in [each for each in (*self.connections, *self._sent_away) if each.expires < now]:
             connection.expire()

@@ -5,6 +5,7 @@ Knows nothing of bytes or bodies; whose turn it is and what follows is told by t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from castlegate.edge.exchange import Exchange
@@ -17,6 +18,8 @@ from castlegate.telemetry.trace import acceptable_request_id, continue_trace
 
 if TYPE_CHECKING:
     from castlegate.edge.listener import Listener
+
+_ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*(?=\r\n)", re.IGNORECASE)
 
 
 def open_exchange(listener: Listener, peer: str, method: bytes, target: bytes, fields: Fields, now: float) -> Exchange:
@@ -51,13 +54,22 @@ def open_exchange(listener: Listener, peer: str, method: bytes, target: bytes, f
     return exchange
 
 
-def open_refusal(listener: Listener, peer: str, refusal: RequestRefused, now: float) -> Exchange:
-    """The exchange of a message that cannot be read: of whose request nothing is known."""
+def open_refusal(listener: Listener, peer: str, refusal: RequestRefused, now: float, head: bytes) -> Exchange:
+    """The exchange of a message that cannot be read: of whose request nothing is known. What came of its head is only
+    asked for the page that may read the answer.
+    """
     request_id, trace = listener.ids.fresh()
-    request = Request(request_id, trace, peer, listener.scheme, b"", b"-", b"-", b"", Headers(), b"", now)
+    headers = _origin(head) if listener.unrouted.dressers else Headers()
+    request = Request(request_id, trace, peer, listener.scheme, b"", b"-", b"-", b"", headers, b"", now)
     fields = Fields(b"", b"1")
     fields.log_client = peer.encode()
     unrouted = listener.unrouted
     exchange = Exchange(request, unrouted, unrouted.handler, fields, keep_alive=False)
     exchange.error = refusal
     return exchange
+
+
+def _origin(head: bytes) -> Headers:
+    """That field alone, if there is one."""
+    found = _ORIGIN.findall(head)
+    return Headers.of([(b"origin", found[0])]) if len(found) == 1 else Headers()

@@ -74,6 +74,7 @@ class Receiver:
         answerer, pipelined = self._connection.answerer, self._limits.pipelined
         try:
             while data and not self.deaf:
+                raw = b""
                 if len(answerer.waiting) >= pipelined:
                     self._keep(data)
                     return
@@ -88,7 +89,7 @@ class Receiver:
                     self._listener.loop.call_soon(self.go_on)
                     return
         except RequestRefused as refusal:
-            self.refuse(refusal)
+            self.refuse(refusal, raw or bytes(self.partial) or data)
 
     def go_on(self) -> None:
         """Take up what was held back."""
@@ -96,14 +97,17 @@ class Receiver:
             self._hold(bodies=self.bodies_held, queue=False)
             self.receive(b"")
 
-    def refuse(self, refusal: RequestRefused) -> None:
-        """What is arriving cannot be read, or takes too long: that is answered, after those before it."""
+    def refuse(self, refusal: RequestRefused, head: bytes = b"") -> None:
+        """What is arriving cannot be read, or takes too long: that is answered, after those before it. `head`: what has
+        come of one.
+        """
         self.deaf = True
+        head = head or bytes(self.partial)
         self.partial.clear()
         receiving = self.receiving
         if receiving is None:
             connection = self._connection
-            connection.answerer.accept(open_refusal(self._listener, connection.peer, refusal, connection.now()))
+            connection.answerer.accept(open_refusal(self._listener, connection.peer, refusal, connection.now(), head))
             return
         # The body will never be whole. A request whose turn has not come is not begun at all.
         receiving.keep_alive = False
@@ -251,7 +255,7 @@ class Receiver:
 
     def _send_continue(self, exchange: Exchange) -> None:
         if exchange is self._connection.answerer.current and not exchange.sent:
-            self._connection.transport.write(_CONTINUE)
+            self._connection.write(_CONTINUE)
 
     # A body's source (body.BodySource).
 

@@ -1,4 +1,4 @@
-"""TLS towards clients: which certificate a name gets, and who may connect.
+"""TLS towards clients and operators: which certificate a name gets, and who may connect.
 
 TLS 1.2 and 1.3 with HTTP/1.1 inside; a client that offers other protocols only is refused. What is made from the files
 can be made anew while connections live: `Certificates.reload`.
@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from castlegate.config.report import Place, Report
+from castlegate.config.report import DocumentPath, Place, Report, show_path
 from castlegate.config.units import Seconds
 from castlegate.wire.certificates import PairFiles, load_authorities, load_pair, new_context
 from castlegate.wire.client_hello import Hello
@@ -49,7 +49,8 @@ class ClientCertificates(msgspec.Struct, kw_only=True, frozen=True, forbid_unkno
     ca: str
     """File in PEM: the authorities that vouch for clients."""
     required: bool = True
-    """Whether a client without one is refused; one that cannot be verified always is."""
+    """Whether a client without one is refused; one that cannot be verified always is. Where operators look, `false`
+    leaves probes and metrics open to those without one."""
     crl: str | None = None
     """File in PEM: the lists of certificates that these authorities, and those between them and clients, have revoked.
     Whom they do not cover, or no longer since they have expired, is refused."""
@@ -114,8 +115,10 @@ class Certificates:
     one is still good is asked at every connection.
     """
 
-    def __init__(self, settings: EdgeTls, folder: Path) -> None:
-        self.name = "listen.tls"
+    def __init__(self, settings: EdgeTls, path: DocumentPath, folder: Path) -> None:
+        """`path`: of the settings in the configuration."""
+        self.name = show_path(path)
+        self._path = path
         self.every = settings.watch
         self.handshake_timeout = settings.handshake_timeout
         self.failures = FailureLog()
@@ -149,7 +152,7 @@ class Certificates:
     def reload(self) -> list[str]:
         """See `FromFiles`."""
         report = Report(self._folder)
-        table = _make(self._settings, report.place("listen", "tls"))
+        table = _make(self._settings, report.place(*self._path))
         report.raise_if_any()
         assert table is not None, "what cannot be made has mistakes"
         self._table = table

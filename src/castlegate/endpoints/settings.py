@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import msgspec
@@ -11,6 +12,8 @@ from castlegate.config.units import Seconds, Size, SizeOrZero
 DEFAULT_TIMEOUT = 10.0  # seconds
 DEFAULT_BODY = 10 * 1024 * 1024  # bytes
 DEFAULT_BUFFER = 64 * 1024  # bytes
+
+_RATE = re.compile(r"[0-9]+\s*/\s*[0-9]*[a-z]+")
 
 
 class PublishSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +33,11 @@ class RouteLimits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     buffer: SizeOrZero | None = None
     """A body announced as no larger than this is collected before the service is asked, so that a client which sends
     slowly holds no connection to it; others are passed on as they arrive. 64 KiB if nothing is said."""
+
+    @staticmethod
+    def meant(texts: list[str]) -> str:
+        """What is said under a similar name."""
+        return f"write 'limit: {texts[0]}'" if len(texts) == 1 and _RATE.fullmatch(texts[0]) else ""
 
     @property
     def largest_body(self) -> int:

@@ -26,6 +26,7 @@ from castlegate.issuer.keys import SigningKey
 from castlegate.issuer.settings import ANSWER, OURS, IssuerSettings
 from castlegate.means import OwnTokens
 from castlegate.message import Caller, Handler, Reply, Request, Response
+from castlegate.principal import scopes_of
 from castlegate.sketch import Description, Sketch
 
 _LARGEST_ANSWER = 64 * 1024  # bytes, of the login's service
@@ -81,7 +82,8 @@ class Issuer:
     @property
     def tokens(self) -> OwnTokens:
         """What routes that take its access tokens need to know."""
-        return OwnTokens(self._settings.url, self._settings.meant_for, [key.public for key in self._keys])
+        settings, keys = self._settings, [key.public for key in self._keys]
+        return OwnTokens(settings.url, settings.meant_for, keys, self._families, settings.leeway)
 
     @property
     def problem(self) -> str:
@@ -183,8 +185,7 @@ class Issuer:
         except CallFailed as failed:
             raise _told(failed.status, failed.headers) if failed.kind is Kinds.SERVICE_ERROR else failed from failed
         if not 200 <= reply.status < 300:
-            if not isinstance(reply.body, bytes):
-                reply.body.close()
+            reply.close()
             raise _told(reply.status, tuple(reply.headers.pairs()))
         content = await self._read(reply, request)
         try:
@@ -196,21 +197,12 @@ class Issuer:
         return self._granted(request, answer)
 
     async def _read(self, reply: Reply, request: Request) -> bytes:
-        body = reply.body
-        if isinstance(body, bytes):
-            if len(body) > _LARGEST_ANSWER:
-                raise _bad_answer("it is too large")
-            return body
-        content = b""
         try:
-            while chunk := await body.read():
-                content += chunk
-                if len(content) > _LARGEST_ANSWER:
-                    raise _bad_answer("it is too large")
-                if self._now() > request.deadline:
-                    raise CallFailed(Kinds.TIMEOUT, Outcome.UNKNOWN)
-        finally:
-            body.close()
+            content = await reply.content(_LARGEST_ANSWER, request.deadline, self._now)
+        except TimeoutError as error:
+            raise CallFailed(Kinds.TIMEOUT, Outcome.UNKNOWN) from error
+        if content is None:
+            raise _bad_answer("it is too large")
         return content
 
     def _granted(self, request: Request, answer: Any) -> Granted:
@@ -253,6 +245,7 @@ class Issuer:
             "iat": int(now),
             "exp": int(now + settings.access),
             "jti": secrets.token_urlsafe(16),
+            "sid": token.family,
             "scope": granted.scopes,
         }
         document = {
@@ -265,11 +258,12 @@ class Issuer:
 
 
 def _scopes(said: Any) -> str:
-    if said is None:
-        return ""
-    scopes = said.split() if isinstance(said, str) else said
-    if not isinstance(scopes, list) or not all(isinstance(each, str) and _is_scope(each) for each in scopes):
-        raise _bad_answer("its scopes are neither a list of words nor words")
+    try:
+        scopes = [] if said is None else scopes_of(said)
+    except ValueError as error:
+        raise _bad_answer("its scopes are neither a list of words nor words") from error
+    if not all(_is_scope(each) for each in scopes):
+        raise _bad_answer("its scopes are no words")
     return " ".join(scopes)
 
 

@@ -63,6 +63,16 @@ class Bounds(NamedTuple):
     idle: float
     lifetime: float
     grace: float
+    access: float
+    """That an access token outlives the refresh token that came with it."""
+
+
+class Room(NamedTuple):
+    """For how many families."""
+
+    most: int
+    per_subject: int
+    """With one more, the one goes that was not used for the longest."""
 
 
 class RefreshToken(NamedTuple):
@@ -137,6 +147,12 @@ class Families(Protocol):
 
     async def end(self, token: RefreshToken, deadline: float) -> None:
         """End the family, if there is one."""
+
+    def holds(self, family: str) -> bool:
+        """See `castlegate.means.Logins`."""
+
+    async def lasts(self, family: str, deadline: float) -> bool:
+        """See `castlegate.means.Logins`."""
 
     async def start(self) -> None:
         """Begin."""

@@ -7,6 +7,7 @@ RS256. It is called by its thumbprint (RFC 7638).
 from __future__ import annotations
 
 import hashlib
+import shlex
 import stat
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -69,9 +70,12 @@ def _load(file: str, at: Place) -> SigningKey | None:
     try:
         private = load_pem_private_key(pem, None)
     except TypeError:
-        return _refuse(at, file, "which is encrypted: a key without a passphrase is needed")
+        without = f"openssl pkey -in {shlex.quote(file)} -out FILE && chmod 600 FILE"
+        return _refuse(at, file, f"which is encrypted: a key without a passphrase is needed; write one: {without}")
     except ValueError:
-        return _refuse(at, file, "which holds no private key in PEM")
+        public = any(word in pem for word in (b"PUBLIC KEY-----", b"CERTIFICATE-----"))
+        found = "only what is public of a key, and tokens are signed with the private one" if public else None
+        return _refuse(at, file, f"which holds {found or 'no private key in PEM'}; {_remedy()}")
     return _judged(private, file, at)
 
 
@@ -81,7 +85,8 @@ def _content(path: Path, file: str, at: Place) -> bytes | None:
             mode = path.stat().st_mode
             content = opened.read(_LARGEST)
     except (OSError, ValueError) as error:
-        _refuse(at, file, f"which cannot be read: {getattr(error, 'strerror', None) or error}")
+        hint = f"; {_remedy(shlex.quote(file))}" if isinstance(error, FileNotFoundError) else ""
+        _refuse(at, file, f"which cannot be read: {getattr(error, 'strerror', None) or error}{hint}")
         return None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         at.warning(f"found {at.shown(file)}, which others than its owner may use; chmod 600 it")
@@ -102,14 +107,16 @@ def _judged(private: Any, file: str, at: Place) -> SigningKey | None:
         return SigningKey("EdDSA", private.sign, {"crv": "Ed25519", "kty": "OKP", "x": b64(raw)})
     if isinstance(private, rsa.RSAPrivateKey):
         if private.key_size < _SHORTEST_RSA:
-            return _refuse(at, file, f"a key of {private.key_size} bits; RSA needs {_SHORTEST_RSA} at least")
+            weak = f"a key of {private.key_size} bits; RSA needs {_SHORTEST_RSA} at least"
+            return _refuse(at, file, f"{weak}; {_remedy()}")
         if private.key_size > _LONGEST_RSA:
             return _refuse(at, file, f"a key of {private.key_size} bits; signing with more than {_LONGEST_RSA} is slow")
         numbers = private.public_key().public_numbers()
         if numbers.e < 65537:
             return _refuse(at, file, f"a key with the public exponent {numbers.e}; 65537 is needed")
         return SigningKey("RS256", _rs256(private), {"e": _number(numbers.e), "kty": "RSA", "n": _number(numbers.n)})
-    return _refuse(at, file, "a key of a kind that is not signed with: P-256, Ed25519 or RSA is needed")
+    unfit = "a key of a kind that is not signed with: P-256, Ed25519 or RSA is needed"
+    return _refuse(at, file, f"{unfit}; {_remedy()}")
 
 
 def _es256(private: Any) -> Sign:
@@ -141,6 +148,11 @@ def b64(data: bytes) -> str:
 
 def _number(value: int, size: int = 0) -> str:
     return b64(value.to_bytes(size or (value.bit_length() + 7) // 8, "big"))
+
+
+def _remedy(file: str = "FILE") -> str:
+    """What makes a key: never in place of what a file holds."""
+    return f"make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {file} && chmod 600 {file}"
 
 
 def _refuse(at: Place, file: str, reason: str) -> SigningKey | None:

@@ -17,7 +17,7 @@ from castlegate.issuer.keys import load_keys
 ANSWER = Scope({"answer": PartRoot("answer")})
 """What the references of `grant` reach."""
 
-OURS = ("iss", "aud", "sub", "iat", "nbf", "exp", "jti", "scope")
+OURS = ("iss", "aud", "sub", "iat", "nbf", "exp", "jti", "sid", "scope")
 
 _COOKIE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
@@ -26,6 +26,7 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 DEFAULT_TOPIC = "castlegate.tokens"
 
 _LONGEST_ACCESS = 86400  # seconds
+_LARGEST_LEEWAY = 60  # seconds
 
 _DISCOVERY = "/.well-known/openid-configuration"
 
@@ -109,8 +110,11 @@ class IssuerState(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     file: str | None = None
     """A file (SQLite) on a local disk, relative to the configuration's folder; made where it is missing."""
     most: Count = 100_000
-    """Logins under way at once; one more is answered 503. A worker holds half a kilobyte in memory for each, and what
-    its claims take, where they are in a topic."""
+    """Logins under way at once; one more is answered 503. A worker holds a kilobyte in memory for each, and what its
+    claims take, where they are in a topic."""
+    per_subject: Count = 100
+    """Logins under way of one subject; with one more, that of them ends which was not used for the longest. So nobody
+    can take the place of all others."""
 
     def check(self, at: Place) -> None:
         """One of them."""
@@ -152,7 +156,11 @@ class IssuerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     signs, the public halves of all are published. A new key is added last, put first when everyone has seen it, and
     the old one is removed when its last token has expired, each by a reload of all instances."""
     access: Seconds = 600.0
-    """How long an access token can be used. It cannot be called back: logout and revocation end the refreshing."""
+    """How long an access token can be used. This gateway refuses it as soon as its login ends; whoever else verifies
+    it does not hear of that."""
+    leeway: SecondsOrZero = 5.0
+    """By how much the clocks of this gateway's instances may differ: an access token is taken for so long before and
+    after its time. At most 1m; 0 where there is one instance."""
     claims: list[str] | None = None
     """Which of the claims that were granted stand in the access token; all of them if nothing is said."""
     refresh: RefreshTokens = RefreshTokens()
@@ -182,7 +190,9 @@ class IssuerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             elif not origin.tls and not is_loopback(origin.host):
                 at.field("url").warning("tokens that are not sent over https can be read by anyone on the way")
         if not 1 <= self.access <= _LONGEST_ACCESS:
-            at.field("access").mistake("expected from 1s to 1d; nobody can call it back")
+            at.field("access").mistake("expected from 1s to 1d; only the gateway itself hears of it when a login ends")
+        if self.leeway > _LARGEST_LEEWAY:
+            at.field("leeway").mistake("expected at most 1m: clocks that differ by more are to be set right")
         for index, claim in enumerate(self.claims or ()):
             if claim in OURS:
                 at.field("claims", index).mistake(f"'{claim}' is always there and is said by the gateway")

@@ -20,20 +20,21 @@ from typing import Protocol
 
 import msgspec
 
-from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, begun, full, used
+from castlegate.errors import CallFailed
+from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, Room, begun, full, used
+from castlegate.issuer.marks import MARK, Marks, behind
+from castlegate.rules.remembered import Remembered
 from castlegate.telemetry.stumbles import Stumbles
-from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
 logger = logging.getLogger("castlegate.issuer")
 
 _BEGINNING_S = 2.0  # that a request waits for what was there before this worker to be read
-_MARK = b"-"  # key of records that say nothing but how far the log goes
-_MARK_EVERY = 0.02  # seconds between two of them
-_MARK_S = 5.0  # for one to be read back
+_ASKING_S = 2.0  # that a request with an access token waits for what is not known of its login
+_ENDED = 10_000  # families that are remembered to have ended
 _SWEEP_S = 5.0  # between two looks for what has expired
-_SWEPT = 500  # families at most in a sweep
+_SWEPT = 500  # families at most that are deleted at once
+_SWEEPING_S = 5.0  # for a record to be written
 _SLACK_S = 60.0  # for clocks that differ
 _JITTER_S = 600.0  # each worker waits so long or less, so that not all delete the same
 
@@ -77,34 +78,23 @@ class Log(Protocol):
         """Return when all that was there at the start has been read."""
 
 
-class Asking:
-    """One that waits until all that was written before has been read."""
-
-    __slots__ = ("waiter",)
-
-    def __init__(self) -> None:
-        self.waiter: Waiter[None] = Waiter()
-
-    def expire(self) -> None:
-        """Its deadline has passed."""
-        self.waiter.fail(_behind())
-
-
 class TopicFamilies:
     """See `castlegate.issuer.families.Families`."""
 
-    def __init__(self, log: Log, timer: Timer, bounds: Bounds, most: int) -> None:
+    def __init__(self, log: Log, timer: Timer, bounds: Bounds, room: Room) -> None:
         self._log = log
         self._timer = timer
         self._bounds = bounds
-        self._most = most
+        self._room = room
         # The table: changed by `restart` and `apply` alone, which the log calls.
         self._families: dict[bytes, Family] = {}
+        self._by_subject: dict[str, dict[bytes, None]] = {}
         self._expiring: list[tuple[float, bytes]] = []  # a heap of every family and when it is to be looked at
         # Hashes of tokens whose record is under way → whether it has won, once it was read.
         self._under_way: dict[str, bool | None] = {}
-        self._asking: list[Asking] = []
-        self._marking: asyncio.Task[None] | None = None
+        # The latest that have ended: none begins again, so what is said of one afterwards has lost.
+        self._ended: Remembered[bytes, bool] = Remembered(_ENDED)
+        self._marks = Marks(log, timer)
         self._sweeping: asyncio.Task[None] | None = None
 
     # The table.
@@ -112,34 +102,58 @@ class TopicFamilies:
     def restart(self) -> None:
         """See `castlegate.upstreams.kafka.log.Table`."""
         self._families.clear()
+        self._by_subject.clear()
         self._expiring.clear()
+        self._ended.clear()
 
     def apply(self, key: bytes, value: bytes | None) -> None:
         """See `castlegate.upstreams.kafka.log.Table`."""
-        if key == _MARK:
+        if key == MARK:
             return
         if value is None:
-            self._families.pop(key, None)
+            self._end(key)
             return
         try:
             after = _decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             logger.warning("a record of the issuer's topic cannot be read and is left out")
             return
-        before = self._families.get(key)
-        won = not after.replaces or (before is not None and before.takes(after.replaces, after.used))
+        won = self._used(key, after) if after.replaces else self._begun(key, after)
         if after.current in self._under_way:
             self._under_way[after.current] = won
-        if before is not None and not won:
-            del self._families[key]
-        elif before is not None:
-            self._families[key] = after
-        elif len(self._families) < self._most:
+
+    def _begun(self, key: bytes, family: Family) -> bool:
+        """Whether there is room for it."""
+        if key not in self._families and len(self._families) >= self._room.most:
+            logger.warning("there are more logins than 'most' of the issuer's state: one is not known here")
+            return False
+        self._families[key] = family
+        self._by_subject.setdefault(family.granted.subject, {})[key] = None
+        heapq.heappush(self._expiring, (family.until, key))
+        return True
+
+    def _used(self, key: bytes, after: Family) -> bool:
+        """Whether the use has won."""
+        before = self._families.get(key)
+        if before is None:
             # It may be the record that compaction has left; or it has lost, and the token before it has no grace.
-            self._families[key] = msgspec.structs.replace(after, former="")
-            heapq.heappush(self._expiring, (after.until, key))
-        else:
-            logger.warning("there are more logins than 'most' of the issuer's state: one cannot be refreshed here")
+            if not self._ended.get(key):
+                self._begun(key, msgspec.structs.replace(after, former=""))
+            return False
+        if not before.takes(after.replaces, after.used):
+            self._end(key)
+            return False
+        self._families[key] = after
+        return True
+
+    def _end(self, key: bytes) -> None:
+        family = self._families.pop(key, None)
+        if family is not None:
+            subject = family.granted.subject
+            del self._by_subject[subject][key]
+            if not self._by_subject[subject]:
+                del self._by_subject[subject]
+        self._ended.put(key, True)
 
     # What endpoints use.
 
@@ -151,12 +165,25 @@ class TopicFamilies:
     async def check(self, deadline: float) -> None:
         """See `Families`."""
         await self._log.admit(deadline)
-        if len(self._families) >= self._most:
+        if len(self._families) >= self._room.most:
             raise full()
 
     async def begin(self, token: RefreshToken, granted: Granted, deadline: float) -> None:
         """See `Families`."""
-        await self._write(token, begun(granted, token, time.time(), self._bounds), deadline)
+        if not await self._write(token, begun(granted, token, time.time(), self._bounds), deadline):
+            with contextlib.suppress(CallFailed):
+                await self._log.append(token.family.encode(), None, deadline)
+            raise full()
+        # If this fails, the next login of the subject ends one more.
+        with contextlib.suppress(CallFailed):
+            for key in self._too_many(granted.subject):
+                await self._delete(key, deadline)
+
+    def _too_many(self, subject: str) -> list[bytes]:
+        """Families of a subject that there is no room for: the same for all who have read the same."""
+        keys = self._by_subject.get(subject, {})
+        excess = min(len(keys) - self._room.per_subject, _SWEPT)
+        return heapq.nsmallest(excess, keys, key=lambda key: (self._families[key].used, key))
 
     async def use(self, token: RefreshToken, following: RefreshToken, deadline: float) -> Granted | None:
         """See `Families`."""
@@ -169,7 +196,7 @@ class TopicFamilies:
         if not family.takes(token.own, now):
             if now < family.until:
                 logger.warning("a refresh token of '%s' was used again: all of its login ends", family.granted.subject)
-                await self._log.append(key, None, deadline)
+                await self._delete(key, deadline)
             return None
         after = used(family, token, following, now, self._bounds)
         if await self._write(following, after, deadline):
@@ -177,26 +204,51 @@ class TopicFamilies:
         logger.warning("a refresh token of '%s' was used twice: all of its login ends", family.granted.subject)
         # If this fails, what was written ends the family too: it names a token that nobody has.
         with contextlib.suppress(CallFailed):
-            await self._log.append(key, None, deadline)
+            await self._delete(key, deadline)
         return None
 
     async def end(self, token: RefreshToken, deadline: float) -> None:
         """See `Families`."""
         await self._log.admit(deadline)
         if await self._find(token, deadline) is not None:
-            await self._log.append(token.family.encode(), None, deadline)
+            await self._delete(token.family.encode(), deadline)
 
-    async def _find(self, token: RefreshToken, deadline: float) -> Family | None:
-        """The family as it is now. What is in the table may be old, which counts where the token does not fit it."""
-        key = token.family.encode()
+    # What schemes use.
+
+    def holds(self, family: str) -> bool:
+        """See `castlegate.means.Logins`."""
+        return family.encode() in self._families and self._log.caught_up
+
+    async def lasts(self, family: str, deadline: float) -> bool:
+        """See `castlegate.means.Logins`."""
+        key, deadline = family.encode(), min(deadline, self._timer.now() + _ASKING_S)
+        await self._read_beginning(deadline)
+        if key not in self._families and not self._ended.get(key):
+            # It may have begun at another instance, of which nothing was read yet; else it has ended for good.
+            await self._log.admit(deadline)
+            await self._marks.see_all(deadline)
+            if key not in self._families:
+                self._ended.put(key, True)
+        return key in self._families
+
+    async def _read_beginning(self, deadline: float) -> None:
         if not self._log.caught_up:
             try:
                 await self._log.beginning(min(deadline, self._timer.now() + _BEGINNING_S))
             except CallFailed as failed:
-                raise _behind() from failed
+                raise behind() from failed
+
+    async def _delete(self, key: bytes, deadline: float) -> None:
+        """Write that a family has ended, and read it back."""
+        await self._log.reached(await self._log.append(key, None, deadline), deadline)
+
+    async def _find(self, token: RefreshToken, deadline: float) -> Family | None:
+        """The family as it is now. What is in the table may be old, which counts where the token does not fit it."""
+        key = token.family.encode()
+        await self._read_beginning(deadline)
         family = self._families.get(key)
         if family is None or token.own != family.current:
-            await self._see_all(deadline)
+            await self._marks.see_all(deadline)
             family = self._families.get(key)
         return family
 
@@ -210,47 +262,6 @@ class TopicFamilies:
         finally:
             del self._under_way[token.own]
 
-    # How far the log goes.
-
-    async def _see_all(self, deadline: float) -> None:
-        """Return when all that was written before now has been read: a mark behind it was. One for all who ask."""
-        asking = Asking()
-        self._asking.append(asking)
-        if self._marking is None:
-            self._marking = asyncio.get_running_loop().create_task(self._mark())
-        self._timer.add(asking, deadline)
-        try:
-            await asking.waiter
-        finally:
-            self._timer.remove(asking, deadline)
-
-    async def _mark(self) -> None:
-        stumbles = Stumbles(logger, "finding out how far the issuer's topic goes")
-        try:
-            while self._asking:
-                asking, self._asking = self._asking, []
-                try:
-                    await self._mark_for(asking)
-                except Exception as error:  # noqa: BLE001 - logged
-                    stumbles.tell(error)
-                await asyncio.sleep(_MARK_EVERY)
-        finally:
-            self._marking = None
-
-    async def _mark_for(self, asking: list[Asking]) -> None:
-        """Tell all of them, whatever happens."""
-        told, deadline = _behind(), self._timer.now() + _MARK_S
-        try:
-            await self._log.reached(await self._log.append(_MARK, b"{}", deadline), deadline)
-            for each in asking:
-                each.waiter.settle(None)
-        except CallFailed as failed:
-            # A mark that was written may be written again.
-            told = CallFailed(failed.kind, Outcome.NOT_SENT, failed.detail)
-        finally:
-            for each in asking:
-                each.waiter.fail(told)  # but those that have been told
-
     # Its life.
 
     async def start(self) -> None:
@@ -260,23 +271,22 @@ class TopicFamilies:
 
     async def stop(self) -> None:
         """End."""
-        tasks = [task for task in (self._sweeping, self._marking) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for asking in self._asking:
-            asking.waiter.fail(CallFailed(Kinds.DRAINING, Outcome.NOT_SENT))
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await self._marks.stop()
         await self._log.stop()
 
     async def _sweep(self) -> None:
-        late = _SLACK_S + random.uniform(0, _JITTER_S)  # noqa: S311 - no secret
+        # Access tokens of a login that nobody refreshes any more are good to their end.
+        late = self._bounds.access + _SLACK_S + random.uniform(0, _JITTER_S)  # noqa: S311 - no secret
         stumbles = Stumbles(logger, "deleting logins that have ended")
         while True:
             await asyncio.sleep(_SWEEP_S)
             expired = self._expired(time.time() - late)
             try:
                 while expired:
-                    await self._log.append(expired[-1], None, self._timer.now() + _MARK_S)
+                    await self._log.append(expired[-1], None, self._timer.now() + _SWEEPING_S)
                     expired.pop()
             except CallFailed:
                 pass  # whoever needs the topic is told
@@ -298,8 +308,3 @@ class TopicFamilies:
             else:
                 heapq.heappush(self._expiring, (family.until, key))
         return expired
-
-
-def _behind() -> CallFailed:
-    detail = "Not all refresh tokens are known yet."
-    return CallFailed(Kinds.NOT_KEPT, Outcome.NOT_SENT, detail)

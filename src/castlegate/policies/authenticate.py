@@ -84,7 +84,10 @@ class Authenticate:
 
         def handle(request: Request) -> Awaitable[Response]:
             for number, scheme in enumerate(schemes):
-                credential = scheme.take(request)
+                try:
+                    credential = scheme.take(request)
+                except Unauthenticated:
+                    return self._verify(inner, request, number, None)
                 if credential is not None:
                     principal = scheme.known(credential)
                     if principal is None:
@@ -94,20 +97,23 @@ class Authenticate:
                     if take_out is not None:
                         take_out(request)
                     return inner(request)
-            return refuse(self._refusal(Failed(None, None), request), request)
+            return refuse(self._refusal(_NOTHING, request), request)
 
         return handle
 
-    async def _verify(self, inner: Handler, request: Request, first: int, unknown: bytes) -> Response:
-        """By the first scheme that has a credential, which it does not know yet, or those behind it."""
-        failed = Failed(None, None)
+    async def _verify(self, inner: Handler, request: Request, first: int, unknown: bytes | None) -> Response:
+        """By the first scheme that has a credential, which it does not know yet, or those behind it; without one, by
+        all from the first.
+        """
+        failed = _NOTHING
         for number in range(first, len(self._schemes)):
             scheme = self._schemes[number]
-            credential = unknown if number == first else scheme.take(request)
-            if credential is None:
-                continue
-            known = None if number == first else scheme.known(credential)
+            asked = unknown is not None and number == first
             try:
+                credential = unknown if asked else scheme.take(request)
+                if credential is None:
+                    continue
+                known = None if asked else scheme.known(credential)
                 request.principal = known or await scheme.verify(credential, request)
             except GatewayError as error:
                 if failed.error is None or failed.error.kind is Kinds.UNAUTHORIZED:
@@ -152,3 +158,6 @@ class Failed(NamedTuple):
 
     scheme: Scheme | None
     error: GatewayError | None
+
+
+_NOTHING = Failed(None, None)  # no scheme has found a credential

@@ -19,9 +19,11 @@ from castlegate.errors import Kinds, RequestRefused
 from castlegate.expressions.program import Undecided
 from castlegate.expressions.syntax import Unreadable
 from castlegate.message import Handler, Request, Response
+from castlegate.policies.functions import FunctionRule
 from castlegate.policies.named import NamedPolicy, Rule
 from castlegate.policies.policy import Site, refuse
 from castlegate.principal import Principal
+from castlegate.problem import problem
 from castlegate.sketch import Description, Sketch
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
@@ -92,7 +94,7 @@ def check_public(said: Authorization, place: Place, *, inherited: bool) -> None:
 def check_use(name: str, policy: NamedPolicy, params: Collection[str], at: Place) -> None:
     """Whether a route has the path parameters that a policy asks for."""
     try:
-        asked = policy.rule().facts.params
+        asked = set() if policy.allow is None else policy.rule().facts.params
     except Unreadable:
         return  # told where the policy stands
     for param in sorted(asked - set(params)):
@@ -102,6 +104,8 @@ def check_use(name: str, policy: NamedPolicy, params: Collection[str], at: Place
 def check_nobody(policies: Mapping[str, NamedPolicy], names: Collection[str], where: str, at: Place) -> None:
     """Warn of policies that ask who calls where nobody knows it."""
     for name in names:
+        if name in policies and policies[name].allow is None:
+            continue
         try:
             facts = policies[name].rule().facts
         except (KeyError, Unreadable):
@@ -139,7 +143,7 @@ class Denied(NamedTuple):
 class Authorize:
     """Lets pass who has what the route asks for; answers 403."""
 
-    def __init__(self, settings: Authorization, rules: Mapping[str, Rule], site: Site) -> None:
+    def __init__(self, settings: Authorization, rules: Mapping[str, Rule | FunctionRule], site: Site) -> None:
         scopes = settings.scopes
         self._public = bool(getattr(settings, "public", None))
         self._all = frozenset(scopes) if isinstance(scopes, list) else frozenset()
@@ -200,7 +204,8 @@ class Authorize:
     def wrap(self, inner: Handler) -> Handler:
         """Scopes first, which are the quickest to look at; the policies last."""
         for name, rule in reversed(list(self._rules.items())):
-            inner = self._with_rule(name, rule, inner)
+            with_rule = self._with_function if isinstance(rule, FunctionRule) else self._with_rule
+            inner = with_rule(name, rule, inner)
         if self._claims:
             inner = self._with(self._lacks_claims, inner)
         if self._any:
@@ -239,6 +244,22 @@ class Authorize:
                 undecided.value += 1
                 return refuse(self._refusal(denied, request.principal), request)
             return self._refuse(denied, request)
+
+        return handle
+
+    def _with_function(self, name: str, rule: FunctionRule, inner: Handler) -> Handler:
+        denied, undecided = Denied(_policy(name), _BY_POLICY), self._undecided[_policy(name)]
+
+        async def handle(request: Request) -> Response:
+            try:
+                if await rule.holds(request):
+                    return await inner(request)
+            except RequestRefused as refused:  # its query is none
+                return problem(refused, request)
+            except Undecided:
+                undecided.value += 1
+                return problem(self._refusal(denied, request.principal), request)
+            return await self._refuse(denied, request)
 
         return handle
 
@@ -290,16 +311,19 @@ _NOBODY = Denied("nobody", "There is no credential in the request.")  # never be
 _BY_POLICY = "It is not allowed to you, or not in this way."
 
 
-def _unknown(rule: Rule, sketch: Sketch) -> list[str]:
+def _unknown(rule: Rule | FunctionRule, sketch: Sketch) -> list[str]:
     """What a policy asks of a request that is not known of it."""
+    if isinstance(rule, FunctionRule):
+        return [f"the function {rule.reference}"]
     request, facts = sketch.request, rule.facts
     fields = [field for field in sorted(facts.fields) if not sketch.knows(request.headers.get(field.encode()))]
     client = ["client"] if "client" in facts.used and not sketch.knows(request.client) else []
     return [*client, *[f"headers['{field}']" for field in fields]]
 
 
-def _wrong(rule: Rule, request: Request) -> list[str]:
+def _wrong(rule: Rule | FunctionRule, request: Request) -> list[str]:
     """Which parts of a policy refuse a request, and why."""
+    assert isinstance(rule, Rule), "what a function says is not known before"
     words = []
     for part in rule.condition.parts():
         try:

@@ -76,8 +76,8 @@ class CorsSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
         return self.cors.origins if self.cors is not None and self.cors.credentials else []
 
 
-def cors(settings: CorsSettings, site: Site) -> CorsPolicy | None:
-    """The policy, where origins are said."""
+def cors(settings: CorsSettings, site: Site | None = None) -> CorsPolicy | None:
+    """The policy, where origins are said; the same for every route."""
     del site
     return CorsPolicy(settings.cors) if settings.cors is not None and settings.cors.origins else None
 

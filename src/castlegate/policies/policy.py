@@ -18,6 +18,7 @@ from castlegate.config.report import Place
 from castlegate.errors import GatewayError
 from castlegate.means import Means
 from castlegate.message import Policy, Request, Response
+from castlegate.policies.functions import FunctionRule
 from castlegate.policies.named import Rule
 from castlegate.problem import problem
 from castlegate.routing.template import RouteKey
@@ -39,7 +40,7 @@ class Site(NamedTuple):
     schemes: Mapping[str, Scheme]
     """The entries of `auth`."""
     means: Means
-    rules: Mapping[str, Rule] = MappingProxyType({})
+    rules: Mapping[str, Rule | FunctionRule] = MappingProxyType({})
     """The entries of `policies`."""
 
 

@@ -56,8 +56,8 @@ class SecureSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     """Header fields that tell browsers to be careful: `secure: true`."""
 
 
-def secure(settings: SecureSettings, site: Site) -> Secure | None:
-    """The policy, where it is asked for."""
+def secure(settings: SecureSettings, site: Site | None = None) -> Secure | None:
+    """The policy, where it is asked for; the same for every route."""
     del site
     fields = settings.secure
     return Secure(fields) if fields is not None and fields.enabled else None

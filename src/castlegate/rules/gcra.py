@@ -58,6 +58,11 @@ def parse_rate(text: str) -> tuple[int, int]:
     return count, period
 
 
+def charge(kept: int, since: int, taken: int, interval: int) -> int:
+    """What to keep if `taken` more were admitted elsewhere from `since` on, whatever the bucket would have said."""
+    return max(kept, since) + taken * interval
+
+
 def take(kept: int, now: int, pace: Pace) -> int:
     """What to keep if one more is admitted now; if not, how long until it would be, as a negative number."""
     begin = kept if kept > now else now  # noqa: FURB136 - half the time of max()

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from castlegate.body import Body
 from castlegate.calls.plan import CallPlan
 from castlegate.calls.settings import VERBS, CallSettings, HeaderRules
 from castlegate.config.references import Fetch, Scope
@@ -167,27 +166,16 @@ class AuthorizerScheme:
             if failed.status in _REFUSING and failed.outcome is Outcome.ANSWERED:
                 return REFUSAL
             raise
-        body = reply.body if isinstance(reply.body, bytes) else await _read(reply.body)
+        body = await reply.content(LARGEST, asking.deadline, self._now)
         if reply.status in _REFUSING:
             return REFUSAL
         if not 200 <= reply.status <= 299:
             raise Nonsense(f"the authorizer answers with status {reply.status}")
+        if body is None:
+            raise Nonsense(f"the answer is larger than {LARGEST} bytes")
         if not body and not self._over_http:
             return REFUSAL  # what a handler that returns nothing comes to
-        if len(body) > LARGEST:
-            raise Nonsense(f"the answer is larger than {LARGEST} bytes")
         return _bounded(read_answer(body, self._name, time.time()), reply)
-
-
-async def _read(body: Body) -> bytes:
-    """Of it, what there is room for and one piece more."""
-    content = b""
-    try:
-        while len(content) <= LARGEST and (piece := await body.read()):
-            content += piece
-    finally:
-        body.close()
-    return content
 
 
 def _bounded(verdict: Verdict, reply: Reply) -> Verdict:

@@ -1,4 +1,5 @@
-"""Where in a request a credential stands: the `Authorization` field, another one, a cookie, or the query.
+"""Where in a request a credential stands: the `Authorization` field, another one, a cookie, the query, or the
+subprotocols of a WebSocket.
 
 What is found is handed on as it stands; whether it can be a credential at all is for its scheme to say. Services do not
 get what was accepted: whoever has seen it could use it elsewhere, and who calls is theirs to be told by `identity`.
@@ -6,7 +7,6 @@ get what was accepted: whoever has seen it could use it elsewhere, and who calls
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
@@ -19,6 +19,8 @@ from castlegate.config.report import Place, listed
 from castlegate.errors import RequestRefused
 from castlegate.headers import Headers
 from castlegate.message import Request
+from castlegate.schemes.scheme import Unauthenticated
+from castlegate.schemes.subprotocol import Subprotocol
 
 Take = Callable[[Request], bytes | None]
 Withhold = Callable[[Request], None]
@@ -26,7 +28,8 @@ Withhold = Callable[[Request], None]
 _WORD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 §5.6.2
 # Also what the access log knows a parameter by: no dots and brackets, which divide names there.
 _PARAMETER = re.compile(r"[A-Za-z0-9_-]+")
-_TAKEN = ("authorization", "cookie", "user-agent")  # the first two have keys of their own, the third is logged
+_OTHERS = {"authorization": "authorization", "cookie": "cookie", "sec-websocket-protocol": "subprotocol"}
+_LOGGED = "user-agent"
 
 
 class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -42,9 +45,12 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     query: str | None = None
     """In a query parameter of this name, for clients that can set no header. Its value is not written to the access
     log."""
+    subprotocol: str | None = None
+    """Among the subprotocols that are offered for a WebSocket, behind this name: `Sec-WebSocket-Protocol: NAME,
+    CREDENTIAL`, or `NAME.` and the credential in base64url without padding."""
     forward: bool = False
     """`true` leaves the credential in the request, for services that verify it themselves. Without it, services do not
-    get what was accepted: neither the field, nor that one cookie, nor the query parameter."""
+    get what was accepted: neither the field, nor that one cookie, nor the query parameter, nor the subprotocol."""
 
     def check(self, at: Place) -> None:
         """The names."""
@@ -53,6 +59,7 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
             ("header", _WORD, "X-API-Key"),
             ("cookie", _WORD, "session"),
             ("query", _PARAMETER, "api_key"),
+            ("subprotocol", _WORD, "castlegate.bearer"),
         ):
             said = getattr(self, name)
             if said is not None and not form.fullmatch(said):
@@ -60,15 +67,16 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         if self.header is None:
             return
         place = at.field("header")
-        if self.header.lower() in _TAKEN[:2]:
-            place.mistake(f"say it with '{self.header.lower()}': the word before the credential, or the cookie's name")
-        elif self.header.lower() in _TAKEN or ends_at_gateway(self.header):
+        name = self.header.lower()
+        if name in _OTHERS:
+            place.mistake(f"say it with '{_OTHERS[name]}': what stands before the credential, or the cookie's name")
+        elif name == _LOGGED or ends_at_gateway(name):
             place.mistake(f"{place.shown(self.header)} cannot carry a credential: the gateway reads or logs it")
 
     @property
     def said(self) -> bool:
         """Whether anything is."""
-        return not (self.authorization is self.header is self.cookie is self.query is None)
+        return not (self.authorization is self.header is self.cookie is self.query is self.subprotocol is None)
 
     @property
     def ambient(self) -> bool:
@@ -86,7 +94,8 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         places = [] if self.authorization is None else ["Authorization"]
         places += [] if self.header is None else [self.header]
         places += [] if self.cookie is None else [f"the cookie {self.cookie}"]
-        return places + ([] if self.query is None else [f"the query parameter {self.query}"])
+        places += [] if self.query is None else [f"the query parameter {self.query}"]
+        return places + ([] if self.subprotocol is None else [f"the subprotocol {self.subprotocol}"])
 
     @property
     def fields(self) -> list[str]:
@@ -117,6 +126,8 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
             steps.append(_without_cookie(self.cookie))
         if self.query is not None:
             steps.append(_without_parameter(self.query))
+        if self.subprotocol is not None:
+            steps.append(Subprotocol(self.subprotocol).withhold)
         if len(steps) == 1:
             return steps[0]
 
@@ -137,6 +148,8 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
             takers.append(_in_cookie(self.cookie))
         if self.query is not None:
             takers.append(_in_query(self.query))
+        if self.subprotocol is not None:
+            takers.append(Subprotocol(self.subprotocol).take)
         if len(takers) == 1:
             return takers[0]
 
@@ -148,6 +161,11 @@ class Carrier(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
             return None
 
         return take
+
+
+def ambiguous(place: str) -> Unauthenticated:
+    """There are several that differ: who sends them may mean one, and who reads the request after us another."""
+    return Unauthenticated(f"There is more than one credential in {place}.", "invalid_request")
 
 
 def challenge(word: str, realm: str) -> str:
@@ -176,17 +194,34 @@ def _in_field(name: str) -> Take:
 
 def _in_cookie(name: str) -> Take:
     wanted = name.encode()
-    return lambda request: request.headers.cookie(wanted)
+
+    def take(request: Request) -> bytes | None:
+        credential = None
+        for field in request.headers.get_all(b"cookie"):
+            for pair in field.split(b";"):
+                found, _, value = pair.strip(b" \t").partition(b"=")
+                if found == wanted and value:
+                    if credential is not None and value != credential:
+                        raise ambiguous(f"the cookie {name}")  # of another path or domain, or set by a stranger
+                    credential = value
+        return credential
+
+    return take
 
 
 def _in_query(name: str) -> Take:
     def take(request: Request) -> bytes | None:
-        if request.query:
-            # One that is not UTF-8 is answered 400 by whoever needs something of it.
-            with contextlib.suppress(RequestRefused):
-                values = query_parameters(request.query).get(name)
-                return (values[0].encode() or None) if values else None
-        return None
+        if not request.query:
+            return None
+        try:
+            values = query_parameters(request.query).get(name)
+        except RequestRefused:
+            return None  # one that is not UTF-8 is answered 400 by whoever needs something of it
+        if not values:
+            return None
+        if any(value != values[0] for value in values):
+            raise ambiguous(f"the query parameter {name}")
+        return values[0].encode() or None
 
     return take
 
@@ -198,8 +233,10 @@ def _without_authorization(word: str) -> Withhold:
 
     def withhold(request: Request) -> None:
         headers = request.headers
-        if any(line[:length].lower() == start for line in headers.lines):
-            request.headers = headers.without(b"authorization")
+        for line in headers.lines:
+            if line.startswith(b"authorization") and line[:length].lower() == start:
+                request.headers = headers.without(b"authorization")
+                return
 
     return withhold
 

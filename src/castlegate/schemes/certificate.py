@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from castlegate.config.report import Place, Report
+from castlegate.config.report import DocumentPath, Place, Report, show_path
+from castlegate.config.units import Seconds
 from castlegate.means import Means
 from castlegate.message import Request
 from castlegate.principal import Principal
@@ -42,6 +44,8 @@ class ClientCertificate(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
     """Files in PEM, relative to the configuration's folder: the authorities of which one must have signed the
     certificate itself. Without it, all that `listen.tls.clients.ca` leads to: say it where that vouches for clients
     that this scheme is not for."""
+    watch: Seconds = 5.0
+    """Between two looks at these files: what has changed counts from then on, if it is valid."""
 
     def check(self, at: Place) -> None:
         """The names and the files."""
@@ -59,6 +63,38 @@ class ClientCertificate(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
         return found
 
 
+class Issuers:
+    """The authorities that must have signed, made anew by `reload`. See `castlegate.wire.certificates.FromFiles`."""
+
+    def __init__(self, name: str, settings: ClientCertificate, folder: Path) -> None:
+        self.every = settings.watch
+        self._settings = settings
+        self._path: DocumentPath = ("auth", name, "certificate")
+        self.name = show_path(self._path)
+        self._folder = folder
+        self.known: Remembered[bytes, Principal] = Remembered(_KEPT)
+        """Whose certificates they have signed, or anybody has where there are none."""
+        self._authorities: list[Certificate]
+        self.reload()
+
+    @property
+    def files(self) -> list[Path]:
+        """Those it was made from."""
+        return [self._folder / file for file in self._settings.issuers]
+
+    def reload(self) -> list[str]:
+        """See `FromFiles`."""
+        report = Report(self._folder)
+        authorities = self._settings.authorities(report.place(*self._path))
+        report.raise_if_any()
+        self._authorities, self.known = authorities, Remembered(_KEPT)
+        return [str(warning) for warning in report.warnings]
+
+    def vouch_for(self, certificate: Certificate) -> bool:
+        """Whether one of them has signed it; nobody has to where none are said."""
+        return not self._settings.issuers or any(_signed(certificate, issuer) for issuer in self._authorities)
+
+
 class CertificateScheme:
     """See `castlegate.schemes.scheme.Scheme`."""
 
@@ -73,11 +109,7 @@ class CertificateScheme:
         self._names = _NAMES[settings.subject]
         flags = re.IGNORECASE | re.ASCII if settings.subject == "dns" else 0
         self._allowed = [re.compile(_pattern(each), flags) for each in settings.subjects]
-        report = Report(means.folder)
-        self._issuers = settings.authorities(report.place("auth", name, "certificate"))
-        report.raise_if_any()
-        self._restricted = bool(settings.issuers)
-        self._known: Remembered[bytes, Principal] = Remembered(_KEPT)
+        self.issuers = Issuers(name, settings, means.folder)
 
     def take(self, request: Request) -> bytes | None:
         """The certificate itself: the same object for all requests of a connection."""
@@ -85,7 +117,7 @@ class CertificateScheme:
 
     def known(self, credential: bytes) -> Principal | None:
         """Whose it is, while it is valid: a connection may live longer."""
-        found = self._known.get(credential)
+        found = self.issuers.known.get(credential)
         return found if found is not None and time.time() < found.expires else None
 
     async def verify(self, credential: bytes, request: Request) -> Principal:
@@ -93,19 +125,20 @@ class CertificateScheme:
         del request
         from cryptography import x509  # slow to load, and not everybody needs it
 
+        known = self.issuers.known  # what is found now does not count for authorities that come meanwhile
         try:
             certificate = x509.load_der_x509_certificate(credential)
             principal = self._judge(certificate, sha256(credential).hexdigest())
         except ValueError as error:  # what OpenSSL takes and nobody else reads
             raise Unauthenticated("The certificate cannot be read.") from error
-        self._known.put(credential, principal)
+        known.put(credential, principal)
         return principal
 
     def _judge(self, certificate: Certificate, fingerprint: str) -> Principal:
         expires = certificate.not_valid_after_utc.timestamp()
         if time.time() >= expires:
             raise Unauthenticated("The certificate has expired.")
-        if self._restricted and not any(_signed(certificate, issuer) for issuer in self._issuers):
+        if not self.issuers.vouch_for(certificate):
             raise Unauthenticated("The certificate is not from an authority that is accepted here.")
         names = [name for name in self._names(certificate) if name]
         allowed = [name for name in names if not self._allowed or any(each.fullmatch(name) for each in self._allowed)]

@@ -6,6 +6,7 @@ what was verified before; else read, judged, verified, by the keys of the issuer
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -134,9 +135,12 @@ class Jwt(TrustedIssuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
     query: str | None = None
     """The query parameter that the token is taken from, in place of `Authorization`, where clients cannot send that.
     Its value is not written to the access log."""
+    subprotocol: str | None = None
+    """The name behind which the token is offered as a subprotocol of a WebSocket, in place of `Authorization`, which
+    pages in browsers cannot send then: `Sec-WebSocket-Protocol: NAME, TOKEN`, or `NAME.` and the token in base64url."""
     forward: bool = False
     """`true` leaves the token in the request, for services that verify it themselves. Without it, services do not get
-    what was accepted: neither `Authorization`, nor that one cookie, nor the query parameter."""
+    what was accepted: neither `Authorization`, nor that one cookie, nor the query parameter, nor the subprotocol."""
     size: Size = 8 * 1024
     """The largest token that is read."""
     depth: Annotated[int, Meta(ge=1, le=100)] = 8
@@ -167,8 +171,8 @@ class Jwt(TrustedIssuer, kw_only=True, frozen=True, forbid_unknown_fields=True):
     @property
     def carrier(self) -> Carrier:
         """Where the token stands."""
-        bearer = "Bearer" if self.cookie is None and self.query is None else None
-        return Carrier(authorization=bearer, cookie=self.cookie, query=self.query, forward=self.forward)
+        elsewhere = Carrier(cookie=self.cookie, query=self.query, subprotocol=self.subprotocol, forward=self.forward)
+        return elsewhere if elsewhere.said else Carrier(authorization="Bearer", forward=self.forward)
 
     @property
     def secret_parameters(self) -> list[str]:
@@ -307,6 +311,12 @@ def _check_secret(secret: str, at: Place) -> None:
         at.mistake(f"this cannot be used: {error}")
 
 
+def _public_of(name: str = "FILE") -> str:
+    """How a file of keys is come by: never in place of what it holds."""
+    made = f"openssl pkey -in PRIVATE.pem -pubout -out {name}"
+    return f"it is the issuer's to give, its public key or set of keys; of a private key of your own: {made}"
+
+
 def _read_files(issuer: TrustedIssuer, at: Place) -> list[Key]:
     """The keys in an issuer's files; what is wrong is reported."""
     keys: list[Key] = []
@@ -316,13 +326,14 @@ def _read_files(issuer: TrustedIssuer, at: Place) -> list[Key]:
             with (at.report.folder / name).open("rb") as file:
                 found = from_file(file.read(_LARGEST_FILE))
         except OSError as error:
-            place.mistake(f"found {place.shown(name)}, which cannot be read: {error.strerror}")
+            hint = f"; {_public_of(shlex.quote(name))}" if isinstance(error, FileNotFoundError) else ""
+            place.mistake(f"found {place.shown(name)}, which cannot be read: {error.strerror}{hint}")
             continue
         except ValueError as error:
             place.mistake(f"found {place.shown(name)}, {error}")
             continue
         if not found:
-            place.mistake(f"found {place.shown(name)}, which holds no key in PEM and no JWK")
+            place.mistake(f"found {place.shown(name)}, which holds no key in PEM and no JWK; {_public_of()}")
         keys += found
     if issuer.keys is not None and not issuer.files:
         at.field("keys").mistake("expected a file, or several")

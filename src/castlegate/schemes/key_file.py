@@ -28,7 +28,7 @@ from castlegate.schemes.api_key import ID
 LARGEST = 64 * 1024 * 1024  # bytes: some 300,000 keys
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-_LIMIT = re.compile(r"[1-9][0-9]{0,11}/(?:[1-9][0-9]{0,5})?(?:s|sec|second|m|min|minute|h|hour|d|day|month)")
+LIMIT = re.compile(r"[1-9][0-9]{0,11}/(?:[1-9][0-9]{0,5})?(?:s|sec|second|m|min|minute|h|hour|d|day|month)")
 _ENTRY = re.compile(r"([^\s#:{}'\"]+): +(\{.*)")
 _LIMITED = re.compile(rb"^[^#\n]*[{,] *\"?limit\"?: ", re.MULTILINE)
 _TURN = 16  # lines read for the first time between two turns
@@ -61,7 +61,7 @@ class Key(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True,
             at.field("hash").mistake("expected the 64 hexadecimal digits of a SHA-256, in lower case")
         if not self.owner:
             at.field("owner").mistake("expected text, found nothing")
-        if self.limit is not None and not _LIMIT.fullmatch(self.limit):
+        if self.limit is not None and not LIMIT.fullmatch(self.limit):
             at.field("limit").mistake(f"expected a limit such as 100/min, found {show(self.limit)}")
         if "limit" in self.claims:
             at.field("claims", "limit").mistake("say it with 'limit' of the key itself")
@@ -200,7 +200,10 @@ def _read_line(line: str, start: Position, report: Report) -> Line | None:
         entries = compose(line.encode(), start.file, Environment({}, report.folder), own, first_line=start.line)
         key = _key_of(entries, match[1], own)
     for mistake in own.mistakes:
-        report.add(mistake.position, mistake.path, mistake.text)
+        at = mistake.position
+        if at is not None and at.line != start.line:  # what is missing at the end of it
+            at = Position(start.file, start.line, len(line) + 1)
+        report.add(at, mistake.path, mistake.text)
     if key is None or own:
         return None
     return Line(match[1], key)

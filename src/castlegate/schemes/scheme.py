@@ -6,12 +6,14 @@ there, or whose it is, or that it is not acceptable: nothing in between, and not
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from castlegate.errors import Kind, Kinds, RequestRefused
 from castlegate.message import Request
 from castlegate.principal import Principal
-from castlegate.schemes.carrier import Carrier
+
+if TYPE_CHECKING:
+    from castlegate.schemes.carrier import Carrier
 
 
 class Unauthenticated(RequestRefused):
@@ -46,7 +48,9 @@ class Scheme(Protocol):
         """Whether browsers send the credential by themselves (cookies): such requests need a check of their origin."""
 
     def take(self, request: Request) -> bytes | None:
-        """The credential as it stands in the request; None if there is none for this scheme."""
+        """The credential as it stands in the request; None if there is none for this scheme. Raises `Unauthenticated`
+        where it cannot be told which one is meant.
+        """
 
     def known(self, credential: bytes) -> Principal | None:
         """Whose it is, if it was verified before and still holds. Does no I/O: this is the way of most requests."""

@@ -240,7 +240,8 @@ def _from_pem(label: bytes, block: bytes) -> Key:
     from castlegate.schemes.signatures import checks_of
 
     if b"PRIVATE" in label:
-        raise ValueError("which holds a private key; only its public part belongs here")
+        made = "openssl pkey -in PRIVATE.pem -pubout -out PUBLIC.pem"
+        raise ValueError(f"which holds a private key; only its public part belongs here: {made}")
     try:
         certified = label == b"CERTIFICATE"
         public = load_pem_x509_certificate(block).public_key() if certified else load_pem_public_key(block)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from castlegate.errors import Kind, Kinds
-from castlegate.principal import Principal
+from castlegate.principal import Principal, scopes_of
 from castlegate.schemes.scheme import Unauthenticated
 from castlegate.schemes.strict import decode_base64url, decode_object
 from castlegate.schemes.token_keys import ASYMMETRIC, LONGEST_KID, SYMMETRIC, Signed
@@ -181,10 +181,11 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 def _audiences(claims: Mapping[str, Any]) -> list[str]:
     """Whom the token is for."""
     found = claims.get("aud", [])
-    audiences = [found] if isinstance(found, str) else found
-    if not isinstance(audiences, list) or not all(isinstance(each, str) for each in audiences):
+    if isinstance(found, str):
+        return [found]
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise TokenRefused("audience", "The audience of the token is none.")
-    return audiences
+    return found
 
 
 def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]:
@@ -193,10 +194,10 @@ def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]
         found = _claim(claims, name)
         if found is None:
             continue
-        scopes = found.split(" ") if isinstance(found, str) else found
-        if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):
-            raise TokenRefused("claims", "The scopes of the token are none.")
-        return frozenset(scopes) - {""}
+        try:
+            return frozenset(scopes_of(found))
+        except ValueError as error:
+            raise TokenRefused("claims", "The scopes of the token are none.") from error
     return frozenset()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from castlegate.principal import Principal
+from castlegate.principal import Principal, scopes_of
 from castlegate.schemes.answers import Accepted, Nonsense, Rejected, Verdict
 
 REFUSAL = Rejected("The credential is not accepted.")
@@ -90,11 +90,10 @@ def _scopes(told: dict[str, Any]) -> frozenset[str]:
     scopes = told.get("scopes", told.get("scope"))
     if scopes is None:
         return frozenset()
-    if isinstance(scopes, str):
-        return frozenset(scopes.split())
-    if isinstance(scopes, list) and all(isinstance(each, str) for each in scopes):
-        return frozenset(scopes)
-    raise Nonsense("the scopes of the answer are neither text nor a list of texts")
+    try:
+        return frozenset(scopes_of(scopes))
+    except ValueError as error:
+        raise Nonsense(f"the scopes of the answer are {error}") from error
 
 
 def _number(value: Any, name: str) -> float:

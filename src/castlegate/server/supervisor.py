@@ -15,6 +15,8 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +26,19 @@ import uvloop
 from castlegate.build import Readiness
 from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded, load
-from castlegate.edge.listener import Listener
-from castlegate.edge.settings import Listen
-from castlegate.errors import Kinds, RequestRefused
-from castlegate.message import Request, Response
-from castlegate.routing.route import Route
-from castlegate.server.admin import Admin
+from castlegate.server.admin import AdminPort
 from castlegate.server.broker import embedded_broker
-from castlegate.server.control import Discard, Drain, Prepare, Refused, Switch
+from castlegate.server.control import Discard, Drain, Follow, Outs, Prepare, Refused, Switch
 from castlegate.server.counting import Counting
 from castlegate.server.notify import notify
 from castlegate.server.orphans import wait_for_orphans
 from castlegate.server.process import Place, WorkerProcess
+from castlegate.server.rosters import Rosters, Watching
 from castlegate.server.sockets import listen, place_of
 from castlegate.telemetry.log_writer import LOG_FLAGS, LOG_MODE
 from castlegate.telemetry.metrics import Registry
 from castlegate.telemetry.stumbles import Stumbles
+from castlegate.upstreams.http.roster import Roster
 
 logger = logging.getLogger("castlegate.supervisor")
 
@@ -94,10 +93,13 @@ class Supervisor:
         self._places = [
             Place(config, slot, len(listening), instance, each, counts, keys) for slot, each in enumerate(listening)
         ]
+        self._rosters: Rosters  # made in the loop
         # What is served: changed by a reload alone.
         self._document = document
         self._version = self._asked = 1
         self._reloading = asyncio.Lock()
+        # Reads configurations, which takes a while: requests go first.
+        self._loader = ThreadPoolExecutor(1, "load", initializer=_give_way)
         self._seen = _stamp(config)
         # By slot; None while there is none.
         self._workers: list[WorkerProcess | None] = [None] * len(listening)
@@ -124,12 +126,11 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
-        listener = self._admin_listener()
-        await listener.start(admin)
+        self._rosters = Rosters(self._config.parent, len(self._places), self._own, self._tell_roster)
+        port = AdminPort(self, self._document.admin, self._config.parent)
+        await port.start(admin)
         stopped = asyncio.create_task(self._stop.wait())
-        starting = asyncio.ensure_future(
-            asyncio.gather(*[self._start(place, self._version, self._document) for place in self._places])
-        )
+        starting = asyncio.ensure_future(self._start_all())
         either: list[asyncio.Future[Any]] = [starting, stopped]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         status = 0
@@ -148,17 +149,27 @@ class Supervisor:
             await stopped
         stopped.cancel()
         await self._drain(starting, keepers)
+        await self._rosters.close()
         self._counting.close()
-        await listener.drain(0.1)
+        await port.stop()
+        self._loader.shutdown(wait=False, cancel_futures=True)
         return status
 
     # Workers.
 
-    async def _start(self, place: Place, version: int, document: Document) -> None:
-        """A worker that serves a configuration. Raises `_Refusal`, `ChildProcessError` or `TimeoutError`."""
-        worker = self._workers[place.slot] = await WorkerProcess.start(place)
+    async def _start_all(self) -> None:
         try:
-            answer = await worker.ask(Prepare(version, _encode(document)), _PREPARE)
+            await self._rosters.take(await self._rosters.prepare(self._document))
+        except ConfigError as error:
+            raise _Refusal(str(error)) from error
+        await asyncio.gather(*[self._start(place, self._version, self._document) for place in self._places])
+
+    async def _start(self, place: Place, version: int, document: Document, watching: Watching | None = None) -> None:
+        """A worker that serves a configuration. Raises `_Refusal`, `ChildProcessError` or `TimeoutError`."""
+        worker = self._workers[place.slot] = await WorkerProcess.start(place, partial(self._hear, place.slot))
+        try:
+            order = Prepare(version, _encode(document), self._rosters.rosters(watching))
+            answer = await worker.ask(order, _PREPARE)
             if isinstance(answer, Refused):
                 raise _Refusal(answer.reason)
             await worker.ask(Switch(version), _SWITCH)
@@ -176,6 +187,7 @@ class Supervisor:
                 status = await worker.ended
                 self._retired.add(worker.registry, gauges=False)
                 self._counting.forget(place.slot)
+                self._rosters.forget(place.slot)
                 self._workers[place.slot] = None
                 if self._draining:
                     return
@@ -193,6 +205,14 @@ class Supervisor:
                 logger.error("a worker could not be started: %s", error)
             except Exception as error:  # noqa: BLE001 - logged
                 stumbles.tell(error)
+
+    def _hear(self, slot: int, outs: Outs) -> None:
+        self._rosters.hear(slot, outs.services)
+
+    def _tell_roster(self, service: str, roster: Roster) -> None:
+        for worker in self._workers:
+            if worker is not None:
+                worker.tell(Follow(service, roster))
 
     def _pids(self) -> set[int]:
         return {worker.process.pid for worker in self._workers if worker is not None}
@@ -251,20 +271,30 @@ class Supervisor:
         if self._draining:
             return "the gateway is stopping"
         try:
-            loaded = load(self._config)
+            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, load, self._config)
             self._check_fixed(loaded)
             _check_log(loaded.document.access_log.path)
         except (ConfigError, OSError) as error:
             return str(error)
         # Never a number again that was asked for before: an answer that comes late must not pass for another's.
         version = self._asked = self._asked + 1
+        try:
+            watching = await self._rosters.prepare(loaded.document)
+        except ConfigError as error:
+            return str(error)
+        wrong = await self._have_served(version, loaded, watching)
+        if wrong:
+            await self._rosters.discard(watching)
+        return wrong
+
+    async def _have_served(self, version: int, loaded: Loaded, watching: Watching) -> str:
+        """What went wrong, if it is not served."""
         document = _encode(loaded.document)
         workers = self._serving()
         if not workers:
-            return await self._prove(version, loaded.document)
-        answers = await asyncio.gather(
-            *[worker.ask(Prepare(version, document), _PREPARE) for worker in workers], return_exceptions=True
-        )
+            return await self._prove(version, loaded.document, watching)
+        prepare = Prepare(version, document, self._rosters.rosters(watching))
+        answers = await asyncio.gather(*[worker.ask(prepare, _PREPARE) for worker in workers], return_exceptions=True)
         wrong = [str(each) for each in answers if isinstance(each, BaseException)]
         wrong += [each.reason for each in answers if isinstance(each, Refused)]
         if wrong:
@@ -272,7 +302,7 @@ class Supervisor:
                 worker.tell(Discard())
             return wrong[0]
         _tell_warnings(loaded.report)
-        self._take(version, loaded.document)
+        await self._take(version, loaded.document, watching)
         switched = await asyncio.gather(
             *[worker.ask(Switch(version), _SWITCH) for worker in workers], return_exceptions=True
         )
@@ -282,20 +312,21 @@ class Supervisor:
                 worker.kill()
         return ""
 
-    async def _prove(self, version: int, document: Document) -> str:
+    async def _prove(self, version: int, document: Document, watching: Watching) -> str:
         """Nobody lives who could prepare it: a worker that is due must, at once, or what was served stays."""
         place = next((each for each in self._places if self._workers[each.slot] is None), None)
         if place is None:
             return "no worker serves that could prepare it: they are just being ended"
         try:
-            await self._start(place, version, document)
+            await self._start(place, version, document, watching)
         except (_Refusal, OSError) as error:
             return str(error)
-        self._take(version, document)
+        await self._take(version, document, watching)
         return ""
 
-    def _take(self, version: int, document: Document) -> None:
+    async def _take(self, version: int, document: Document, watching: Watching) -> None:
         self._version, self._document = version, document
+        await self._rosters.take(watching)
         self._loaded_at.value = time.time()
 
     def _check_fixed(self, loaded: Loaded) -> None:
@@ -370,21 +401,28 @@ class Supervisor:
             for place, worker in zip(self._places, self._workers, strict=True)
         ]  # fmt: skip
 
-    def _admin_listener(self) -> Listener:
-        settings = self._document.admin
-        token = (settings.token or "") if settings.guarded else None
-        listen_settings = Listen(address=settings.address)
-        router, registry = Admin(self, token).router(), Registry()
-        return Listener(listen_settings, router, Route("-", _not_found, 0, registry), None, registry)
+    async def services(self) -> dict[str, Any]:
+        """Their instances: who is out, since when and why."""
+        await asyncio.gather(*[worker.refresh(_REFRESH) for worker in self._workers if worker is not None])
+        return self._rosters.services()
+
+    def drain(self, service: str, instance: str) -> bool:
+        """Give an instance of a service nothing new; whether there is one."""
+        return self._rosters.drain(service, instance)
+
+    def resume(self, service: str, instance: str) -> bool:
+        """The contrary."""
+        return self._rosters.resume(service, instance)
 
     def _announce(self, admin: socket.socket) -> None:
-        scheme = "http" if self._document.listen.tls is None else "https"
+        said = self._document.listen.tls, self._document.admin.tls
+        scheme, admins = ["http" if each is None else "https" for each in said]
         count = len(self._places)
         workers = "" if count == 1 else f" and {count} workers"
         sys.stderr.write(
             f"castlegate listens on {scheme}://{place_of(self._places[0].listening)} with "
             f"{len(self._document.routes)} routes{workers}; "
-            f"health, readiness and metrics are on http://{place_of(admin)}\n"
+            f"health, readiness and metrics are on {admins}://{place_of(admin)}\n"
         )
         sys.stderr.flush()
         notify("READY=1")
@@ -401,10 +439,6 @@ def _failure(starting: asyncio.Future[Any]) -> str:
     return "" if error is None else str(error)
 
 
-async def _not_found(_request: Request) -> Response:
-    raise RequestRefused(Kinds.NOT_FOUND)
-
-
 def _stamp(config: Path) -> tuple[int, int, int] | None:
     """Changes whenever the file does; a link that is turned elsewhere counts too."""
     try:
@@ -412,6 +446,14 @@ def _stamp(config: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _give_way() -> None:
+    """Have this thread get a third of a core where a worker wants all of it. Elsewhere than on Linux it would be the
+    whole process, admin port included.
+    """
+    if sys.platform == "linux":
+        os.nice(5)
 
 
 def _check_log(path: str) -> None:

@@ -12,9 +12,10 @@ import mmap
 import os
 import secrets
 import tempfile
+from collections import OrderedDict
 from hashlib import blake2b
 
-from castlegate.rules.gcra import Pace, take
+from castlegate.rules.gcra import SECOND, Pace, charge, take
 from castlegate.stores.table import WAYS, Table, sets_for
 from castlegate.telemetry.metrics import Counter, Registry
 
@@ -25,6 +26,10 @@ _HEADER = (_SECRET + MAX_WORKERS * _TABLES * 8 + 4095) // 4096 * 4096
 _SLOT_SETS = 4096  # 65,536 keys that are in use at once: many more than there are requests
 
 KEY = 8  # bytes
+SHARED_KEY = 16
+
+_MOST_USED = 2**53
+_LONGEST_DEBT = 31 * 86400 * SECOND  # that others can put upon a key
 
 
 class Layout:
@@ -46,6 +51,8 @@ class Counts:
 
     def __init__(self, layout: Layout, descriptor: int = -1, worker: int = 0, registry: Registry | None = None) -> None:
         self.layout = layout
+        self.worker = worker
+        self.heard: OrderedDict[bytes, int] = OrderedDict()  # of workers of other instances: their last record
         self._descriptor = os.dup(descriptor) if descriptor >= 0 else -1
         self._map = mmap.mmap(descriptor, layout.size)
         if descriptor < 0:
@@ -106,6 +113,13 @@ class Counts:
             self._descriptor = -1
 
 
+def shared_key(prefix: bytes) -> blake2b:
+    """What makes keys that all instances have in common: a copy of it is given what the limit is per."""
+    made = blake2b(digest_size=SHARED_KEY)
+    made.update(len(prefix).to_bytes(4, "little") + prefix)
+    return made
+
+
 class Rates:
     """Of each key its theoretical arrival time, on the system's monotonic clock."""
 
@@ -147,6 +161,25 @@ class Rates:
             at = table.find(base, key)
             if at:
                 table.words[at] -= pace.interval
+        finally:
+            table.unlock(base)
+
+    def used(self, key: bytes, interval: int, taken: int, since: int, now: int) -> None:
+        """So many were admitted elsewhere, from `since` on: that counts here as well, even beyond the burst."""
+        table = self.table
+        words, base = table.words, table.place_of(key)
+        table.lock(base)
+        try:
+            at = table.find(base, key)
+            kept = min(charge(words[at] if at else 0, since, taken, interval), now + _LONGEST_DEBT)
+            if kept <= now:
+                return
+            if not at:
+                at = table.smallest(base)
+                if words[at] > now:
+                    self.dropped.value += 1
+                table.claim(at, base, key)
+            words[at] = kept
         finally:
             table.unlock(base)
 
@@ -194,6 +227,26 @@ class Quotas:
             if at and table.words[at] == ends and table.words[at + WAYS]:
                 table.words[at + WAYS] -= 1
                 self._map[self._changed + table.number_of(base)] = 1
+        finally:
+            table.unlock(base)
+
+    def used(self, key: bytes, taken: int, ends: int, now: float) -> None:
+        """So many were admitted elsewhere, in the window that ends then: that counts here as well."""
+        table = self.table
+        words, base = table.words, table.place_of(key)
+        table.lock(base)
+        try:
+            at = table.find(base, key)
+            if ends <= now or (at and words[at] > ends):
+                return
+            if not at:
+                at = table.smallest(base)
+                if words[at] > now:
+                    self.dropped.value += 1
+                table.claim(at, base, key)
+            words[at + WAYS] = min((words[at + WAYS] if words[at] == ends else 0) + taken, _MOST_USED)
+            words[at] = ends
+            self._map[self._changed + table.number_of(base)] = 1
         finally:
             table.unlock(base)
 

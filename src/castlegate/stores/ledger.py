@@ -7,6 +7,8 @@ told by the file.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import sqlite3
 import time
@@ -22,6 +24,7 @@ CREATE TABLE IF NOT EXISTS quotas (
 );
 """
 _SECRET = 16  # bytes
+_MODE = 0o600
 _OTHER = "it holds something else than quotas"
 
 
@@ -33,6 +36,7 @@ class Ledger:
         self.path = folder / _NAME
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(self.path)
             # Used by one thread at a time, not always the same.
             self._file = sqlite3.connect(self.path, timeout=0.0, check_same_thread=False, isolation_level=None)
         except OSError as error:
@@ -49,7 +53,6 @@ class Ledger:
         except sqlite3.Error as error:
             self._file.close()
             raise self._refusal(error) from error
-        self.path.chmod(0o600)
 
     def restore(self, quotas: Quotas) -> int:
         """Put what still counts into the table, before anybody uses it; returns how many keys. Raises `OSError`."""
@@ -108,3 +111,11 @@ class Ledger:
         if "locked" in reason:
             reason = "another gateway has it open; each instance needs a state folder of its own"
         return OSError(f"the file {self.path} cannot be used: {reason}")
+
+
+def _make_private(path: Path) -> None:
+    """The file, made if it is missing, and what a crash has left beside it: SQLite gives what it adds the same mode."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, _MODE))
+    for each in (path, path.with_name(f"{path.name}-wal")):
+        with contextlib.suppress(FileNotFoundError):
+            each.chmod(_MODE)

@@ -14,6 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from castlegate.stores.losses import Losses
 from castlegate.stores.settings import LimitStore
 from castlegate.telemetry.metrics import Registry
 from castlegate.waiting import Waiter
@@ -104,27 +105,19 @@ class RedisStore:
         self._news = asyncio.Event()
         self._up = False
         self._tried = asyncio.Event()
-        self._reason = ""
         self._task: asyncio.Task[None] | None = None
-        self._failures = registry.counter(
-            "castlegate_limit_store_failures_total", "How often Redis was lost, or could not be reached, for limits."
-        ).child()
-        self._lost = registry.counter(
-            "castlegate_limit_store_lost_total",
-            "Limited requests that were not counted in Redis, since it was lost or too slow.",
-        ).child()
-        self._gauge = registry.gauge("castlegate_limit_store_up", "Workers whose Redis answers.").child()
+        self._losses = Losses(settings, "Redis", registry)
 
     async def ask(self, questions: list[Question], deadline: float) -> list[int] | None:
         """What is answered to each. None: Redis is lost, or does not answer in time."""
         if not self._up or len(self._waiting) >= _MOST_WAITING:
-            self._lost.value += 1
+            self._losses.uncounted.value += 1
             return None
         asked = _Asked(questions)
         self._waiting.append(asked)
         self._news.set()
         # From here on, not from when it is sent: other commands may be before it.
-        until = min(deadline, self._timer.now() + self._settings.timeout)
+        until = min(deadline, self._timer.now() + self._settings.patience)
         self._timer.add(asked, until)
         try:
             answer = await asked.answer
@@ -132,14 +125,14 @@ class RedisStore:
             self._timer.remove(asked, until)
             asked.answer.settle(None)  # of who leaves nothing is counted, if it was not sent yet
         if answer is None:
-            self._lost.value += 1
+            self._losses.uncounted.value += 1
         return answer
 
     async def start(self) -> None:
         """Begin; the first try is waited for, for as long as a request would."""
         self._task = asyncio.create_task(self._keep())
         tried = asyncio.ensure_future(self._tried.wait())
-        await asyncio.wait([tried], timeout=self._settings.timeout)
+        await asyncio.wait([tried], timeout=self._settings.patience)
         tried.cancel()
 
     async def stop(self) -> None:
@@ -152,19 +145,18 @@ class RedisStore:
         """Serve while Redis answers, and try to reach it while it does not."""
         failures = 0
         while True:
-            client = self._connect()
+            client = client_of(self._settings, self._folder, self._settings.patience)
             try:
-                async with asyncio.timeout(self._settings.timeout):
+                async with asyncio.timeout(self._settings.patience):
                     # It may answer and yet take nothing: a replica, or one that has no memory left.
                     await client.set(self._prefix + "reached", 1, px=1)
                 failures = 0
                 await self._serve(client)
             except Exception as error:  # noqa: BLE001 - whatever the client library raises: Redis is lost
-                self._failures.value += 1
-                self._tell(error)
+                self._losses.lost(error)
             finally:
                 self._up = False
-                self._gauge.value = 0
+                self._losses.up.value = 0
                 self._tell_waiting()
                 self._tried.set()
                 await _close(client)
@@ -174,11 +166,8 @@ class RedisStore:
     async def _serve(self, client: Redis) -> None:
         """Until it fails."""
         self._up = True
-        self._gauge.value = 1
+        self._losses.found()
         self._tried.set()
-        if self._reason:
-            logger.warning("limits are counted in Redis again")
-            self._reason = ""
         pumps = [asyncio.create_task(self._pump(client)) for _ in range(self._settings.connections)]
         try:
             done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -200,7 +189,7 @@ class RedisStore:
             if not batch:
                 continue
             try:
-                async with asyncio.timeout(self._settings.timeout):
+                async with asyncio.timeout(self._settings.patience):
                     answers = await self._command(client, batch)
             except BaseException:
                 _settle(batch, None)
@@ -234,35 +223,26 @@ class RedisStore:
         while self._waiting:
             self._waiting.popleft().answer.settle(None)
 
-    def _tell(self, error: Exception) -> None:
-        """Once for each reason."""
-        reason = str(error) or type(error).__name__
-        if isinstance(error, TimeoutError):
-            reason = f"no answer within {self._settings.timeout:g} s"
-        if reason != self._reason:
-            self._reason = reason
-            choice = "each instance counts for itself" if self._settings.lost == "local" else "requests are refused"
-            logger.warning("Redis is lost for limits, %s until it is back: %s", choice, reason)
 
-    def _connect(self) -> Redis:
-        from redis.asyncio import Redis  # an extra: not everybody has it
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
+def client_of(settings: LimitStore, folder: Path, patience: float) -> Redis:
+    """A client as the settings say; `patience`: seconds to connect."""
+    from redis.asyncio import Redis  # an extra: not everybody has it
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
 
-        settings = self._settings
-        assert settings.url is not None, "the document was checked"
-        more: dict[str, Any] = {}
-        if settings.ca is not None:
-            more["ssl_ca_certs"] = str(self._folder / settings.ca)
-        return Redis.from_url(
-            settings.url,
-            username=settings.user,
-            password=settings.password,
-            max_connections=settings.connections + 1,
-            socket_connect_timeout=settings.timeout,
-            retry=Retry(NoBackoff(), 0),
-            **more,
-        )
+    assert settings.url is not None, "the document was checked"
+    more: dict[str, Any] = {}
+    if settings.ca is not None:
+        more["ssl_ca_certs"] = str(folder / settings.ca)
+    return Redis.from_url(
+        settings.url,
+        username=settings.user,
+        password=settings.password,
+        max_connections=settings.connections + 1,
+        socket_connect_timeout=patience,
+        retry=Retry(NoBackoff(), 0),
+        **more,
+    )
 
 
 def _settle(batch: list[_Asked], answers: list[int] | None) -> None:

@@ -24,9 +24,20 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     more, those are dropped that have been idle for the longest, which costs nothing where their time has passed
     (`castlegate_limit_keys_dropped_total` counts where it has not). A million take up to 85 MB, as they come, once for
     all workers. Only a restart changes it."""
-    store: Literal["memory", "redis"] = "memory"
+    store: Literal["memory", "redis", "kafka"] = "memory"
     """`memory`: each instance counts for itself. `redis`: all that use the same Redis count rates and quotas together,
-    exactly; every request that is limited then asks it. Concurrency is counted by each instance in either case."""
+    exactly; every request that is limited then asks it. `kafka`: all that use the same `topic` of the cluster count
+    rates and quotas together, approximately: each counts for itself and tells the others, so that no request waits.
+    Concurrency is counted by each instance in any case."""
+    topic: str = "castlegate.limits"
+    """Of Kafka, with one partition: where instances tell each other what they admitted. Made where it is missing. It
+    belongs to them alone: whoever writes to it can have clients refused."""
+    every: Seconds = 0.1
+    """Over Kafka: how often at most each worker tells what it admitted. What other instances admit in this time, and
+    until it is heard, can be too much."""
+    untold: Count = 100_000
+    """Over Kafka: keys that a worker holds until it can tell of them, of rates and of quotas. What is beyond, while
+    Kafka is lost, is never told (`castlegate_limit_told_total` with `result="dropped"`)."""
     url: str | None = None
     """Of Redis 5 or later: `redis://host:port[/number]`, or `rediss://` for TLS. Clusters are not supported."""
     user: str | None = None
@@ -34,11 +45,13 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     password: str | None = None
     """From the environment or a file: `${REDIS_PASSWORD}`, `${file:/run/secrets/redis}`."""
     lost: Literal["local", "refuse"] = "local"
-    """What becomes of limited requests while Redis does not answer: `local` has each instance count for itself in its
-    memory, from nothing, until it is back; `refuse` answers 503. Either is done at once, without waiting for Redis."""
-    timeout: Seconds = 0.25
-    """How long a request waits for Redis, if its own timeout is not shorter; then it is treated as `lost` says. When
-    Redis leaves a command unanswered for so long, it counts as lost until it answers again."""
+    """What becomes of limited requests while Redis or Kafka does not answer: `local` has each instance count for itself
+    in its memory until it is back, after Redis from nothing; `refuse` answers 503. Either is done at once, without
+    waiting."""
+    timeout: Seconds | None = None
+    """How long a request waits for Redis (250 ms if nothing is said), if its own timeout is not shorter; then it is
+    treated as `lost` says. When Redis leaves a command unanswered for so long, it counts as lost until it answers
+    again; so does Kafka when what was told has not come back (1 s)."""
     connections: Count = 2
     """Connections to Redis that each worker has. Each carries what all requests of a moment ask as one command."""
     prefix: str = "castlegate"
@@ -46,8 +59,13 @@ class LimitStore(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     ca: str | None = None
     """File in PEM: the authorities that vouch for Redis over TLS; else those that the system trusts."""
 
+    @property
+    def patience(self) -> float:
+        """Seconds of `timeout`."""
+        return self.timeout if self.timeout is not None else 1.0 if self.store == "kafka" else 0.25
+
     def check(self, at: Place) -> None:
-        """What goes with Redis."""
+        """What goes with which store."""
         if self.entries > _MOST:
             at.field("entries").mistake(f"must be at most {_MOST}, found {self.entries}")
         if not _PREFIX.fullmatch(self.prefix):

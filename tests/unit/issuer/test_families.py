@@ -5,7 +5,7 @@ import msgspec
 from castlegate.issuer.families import Bounds, Granted, begun, new_token, used
 
 GRANTED = Granted("ann", "read", msgspec.Raw(b"{}"), until=1000.0)
-BOUNDS = Bounds(idle=100.0, lifetime=1000.0, grace=0.0)
+BOUNDS = Bounds(idle=100.0, lifetime=1000.0, grace=0.0, access=10.0)
 
 
 def test_a_token_that_nobody_uses_ends_after_a_while() -> None:

@@ -55,3 +55,14 @@ def test_the_same_key_twice_is_a_mistake_and_one_that_others_may_read_a_warning(
     load_keys([name, name], report.place("issuer", "keys"))
     assert "which holds a key that is there already" in str(report)
     assert "chmod 600" in str(report.warnings[0])
+
+
+def test_a_file_that_is_missing_or_of_another_kind_is_told_with_what_makes_a_right_one(tmp_path: Path) -> None:
+    made(tmp_path, "private", GOOD["p256"])
+    subprocess.run(["openssl", "pkey", "-in", tmp_path / "private", "-pubout", "-out", tmp_path / "public"], check=True)
+    report = Report(tmp_path)
+    assert load_keys(["not there.pem", "public"], report.place("issuer", "keys")) == []
+    missing, public = (str(mistake) for mistake in report.mistakes)
+    assert "-out 'not there.pem' && chmod 600 'not there.pem'" in missing
+    assert "only what is public of a key" in public
+    assert "-out FILE &&" in public, "it is not to be written over what is there"

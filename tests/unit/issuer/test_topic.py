@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from castlegate.errors import CallFailed
-from castlegate.issuer.families import Bounds, Granted, RefreshToken, begun, new_token, read_token, used
+from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.issuer.families import Bounds, Granted, RefreshToken, Room, begun, new_token, read_token, used
 from castlegate.issuer.topic import Table, TopicFamilies
 from castlegate.wire.timer import Timer
 
@@ -58,7 +58,9 @@ class Reader:
         while self.position <= offset:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
-    async def beginning(self, deadline: float) -> None: ...
+    async def beginning(self, deadline: float) -> None:
+        if not self.caught_up:
+            raise CallFailed(Kinds.TIMEOUT, Outcome.UNKNOWN)
 
     def read(self, count: int) -> None:
         """So many records."""
@@ -69,10 +71,10 @@ class Reader:
 
 
 class Instance:
-    def __init__(self, topic: Topic, grace: float = 0.0) -> None:
+    def __init__(self, topic: Topic, grace: float = 0.0, per_subject: int = 100) -> None:
         self.reader = Reader(topic)
-        bounds = Bounds(100.0, 1000.0, grace)
-        self.families = TopicFamilies(self.reader, Timer(asyncio.get_running_loop()), bounds, 100)
+        bounds = Bounds(100.0, 1000.0, grace, 10.0)
+        self.families = TopicFamilies(self.reader, Timer(asyncio.get_running_loop()), bounds, Room(100, per_subject))
         self.reader.start(self.families)
 
 
@@ -104,7 +106,9 @@ def test_an_unforeseen_error_is_told_to_who_waits_and_to_nobody_else(caplog: pyt
     async def go() -> None:
         topic = Topic()
         reader = Broken(topic)
-        families = TopicFamilies(reader, Timer(asyncio.get_running_loop()), Bounds(100.0, 1000.0, 0.0), 100)
+        families = TopicFamilies(
+            reader, Timer(asyncio.get_running_loop()), Bounds(100.0, 1000.0, 0.0, 10.0), Room(100, 100)
+        )
         reader.start(families)
         with pytest.raises(CallFailed, match="Not all refresh tokens are known yet"):
             await asyncio.wait_for(families.use(new_token(), new_token(), FAR), 5)
@@ -196,7 +200,7 @@ def test_whoever_begins_with_what_compaction_has_left_takes_nothing_that_the_oth
 
 def test_a_use_that_comes_behind_a_logout_gives_its_token_no_grace() -> None:
     """The instance that wrote it was killed before it could say that the login has ended."""
-    token, now, bounds = new_token(), time.time(), Bounds(100.0, 1000.0, 10.0)
+    token, now, bounds = new_token(), time.time(), Bounds(100.0, 1000.0, 10.0, 10.0)
     key, family = token.family.encode(), begun(GRANTED, token, now, bounds)
     after = used(family, token, new_token(token), now, bounds)
 
@@ -233,3 +237,101 @@ def test_a_token_is_read_in_its_one_spelling() -> None:
     other = {"A": "B", "Q": "R", "g": "h", "w": "x"}[token.text[-1]]
     for wrong in ("", token.text[:-1], token.text + "A", token.text + "\n", token.text[:-1] + other, "é" * 86):
         assert read_token(wrong) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(who=st.integers(0, 1), reused=st.booleans(), lags=LAGS)
+def test_a_login_lasts_at_every_instance_until_it_ends_and_then_at_none_that_has_read_of_it(
+    who: int, reused: bool, lags: list[int]
+) -> None:
+    async def go() -> None:
+        topic = Topic()
+        both = [Instance(topic), Instance(topic)]
+        token = new_token()
+        await settle(both, [both[who].families.begin(token, GRANTED, FAR)], lags)
+        asked = [each.families.lasts(token.family, FAR) for each in both]
+        assert await settle(both, asked, lags) == [True, True]
+        assert both[0].families.holds(token.family)
+        assert both[1].families.holds(token.family)
+        if reused:
+            await settle(both, [both[who].families.use(token, new_token(token), FAR) for _ in range(2)], lags)
+        else:
+            await settle(both, [both[1 - who].families.end(token, FAR)], lags)
+        for each in both:
+            each.reader.read(10_000)
+            assert not each.families.holds(token.family)
+        asked = [each.families.lasts(token.family, FAR) for each in both]
+        assert await settle(both, asked, lags) == [False, False]
+
+    asyncio.run(go())
+
+
+def test_what_has_ended_is_asked_about_once() -> None:
+    async def go() -> None:
+        topic = Topic()
+        one = Instance(topic)
+        family = new_token().family
+        for _ in range(3):
+            assert await settle([one], [one.families.lasts(family, FAR)], [1]) == [False]
+        assert len(topic.records) == 1, "one mark"
+
+    asyncio.run(go())
+
+
+def test_a_use_that_comes_behind_a_logout_does_not_have_the_login_last() -> None:
+    token, now, bounds = new_token(), time.time(), Bounds(100.0, 1000.0, 0.0, 10.0)
+    key, family = token.family.encode(), begun(GRANTED, token, now, bounds)
+    after = used(family, token, new_token(token), now, bounds)
+
+    async def go() -> None:
+        topic = Topic()
+        topic.records += [(key, msgspec.json.encode(family)), (key, None), (key, msgspec.json.encode(after))]
+        one = Instance(topic)
+        one.reader.read(3)
+        assert not one.families.holds(token.family)
+
+    asyncio.run(go())
+
+
+def test_while_the_log_is_being_read_nobody_is_known_and_nobody_refused() -> None:
+    async def go() -> None:
+        topic = Topic()
+        one = Instance(topic)
+        token = new_token()
+        await settle([one], [one.families.begin(token, GRANTED, FAR)], [1])
+        one.reader.caught_up = False
+        assert not one.families.holds(token.family)
+        with pytest.raises(CallFailed):
+            await one.families.lasts(token.family, FAR)
+
+    asyncio.run(go())
+
+
+@settings(max_examples=40, deadline=None)
+@given(who=st.lists(st.integers(0, 1), min_size=1, max_size=8), lags=LAGS, together=st.booleans())
+def test_of_one_subject_no_more_logins_go_on_than_may_and_those_of_others_all_do(
+    who: list[int], lags: list[int], together: bool
+) -> None:
+    async def go() -> None:
+        topic = Topic()
+        both = [Instance(topic, per_subject=2) for _ in range(2)]
+        bob, tokens = new_token(), [new_token() for _ in who]
+        await settle(both, [both[0].families.begin(bob, msgspec.structs.replace(GRANTED, subject="bob"), FAR)], lags)
+        begun = [both[i].families.begin(token, GRANTED, FAR) for i, token in zip(who, tokens, strict=True)]
+        for asked in [begun] if together else [[each] for each in begun]:
+            await settle(both, asked, lags)
+        for instance in [*both, late(topic)]:
+            instance.reader.read(10_000)
+            held = [token for token in tokens if instance.families.holds(token.family)]
+            assert len(held) == min(2, len(who))
+            assert together or held == tokens[-2:]
+            assert instance.families.holds(bob.family)
+
+    asyncio.run(go())
+
+
+def late(topic: Topic) -> Instance:
+    """One that begins with what compaction has left."""
+    instance = Instance(topic)
+    instance.reader.records = compacted(topic.records, 0)
+    return instance

@@ -78,7 +78,7 @@ def test_what_people_write_is_read_too() -> None:
         ("a_b: {owner: b, hash: HASH}", "f.keys:2:1: 'a_b': an id has letters, digits and hyphens between them, at most 64"),
         ("true: {owner: b, hash: HASH}", "f.keys:2:1: expected text as the key, found true; put it in quotes"),
         ("a: {owner: b}", "f.keys:2:1: 'a': 'hash' is missing: text"),
-        ("a: {owner: b, hash: HASH", "f.keys:3:1: not valid YAML: did not find expected ',' or '}'"),
+        ("a: {owner: b, hash: HASH", "f.keys:2:85: not valid YAML: did not find expected ',' or '}'"),
         ("a: {owner: b, hash: 12ab}", "f.keys:2:21: 'a.hash': expected the 64 hexadecimal digits of a SHA-256, in lower case"),
         ('a: {"owner": "b", "hash": "12ab"}', "f.keys:2:27: 'a.hash': expected the 64 hexadecimal digits of a SHA-256, in lower case"),
         ("a: {ownr: b, owner: b, hash: HASH}", "f.keys:2:5: unknown key 'ownr' in 'a'; did you mean 'owner'?"),
@@ -167,6 +167,7 @@ async def test_one_key_of_a_hundred_thousand_is_found_in_as_many_steps_as_one_of
         principal = scheme.known(b"key %d" % (count - 1))
         assert principal is not None
         assert principal.subject == f"owner-{count - 1}"
+        steps_of(scheme, b"key 0")  # Python 3.12.1 tells of instructions from the second time on that code is traced
         found[count] = steps_of(scheme, b"key %d" % (count - 1)), steps_of(scheme, b"key %d" % count)
         await resources.retire([])
     assert found[10] == found[100_000]

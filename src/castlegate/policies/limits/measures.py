@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from functools import lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 from castlegate.errors import Kind, Kinds
@@ -17,9 +16,12 @@ from castlegate.message import Ended, Request
 from castlegate.policies.limits.per import KeyOf
 from castlegate.rules.gcra import SECOND, Pace, parse_rate
 from castlegate.rules.windows import Window, end_of
-from castlegate.stores.counts import Counts
+from castlegate.stores.counts import Counts, shared_key
+from castlegate.stores.kafka_store import KafkaStore
 from castlegate.stores.redis_store import Question
 from castlegate.telemetry.metrics import Counter
+
+AnyCounts = Counts | KafkaStore
 
 _now_ns = time.monotonic_ns
 _LONGEST_RATE = 32  # letters of a limit that a principal has
@@ -55,7 +57,7 @@ class Rate:
 
     __slots__ = ("_hash", "_key_of", "_limit", "_pace", "_rates", "_room", "_shared", "policy")
 
-    def __init__(self, limit: LimitName, pace: Pace, counts: Counts) -> None:
+    def __init__(self, limit: LimitName, pace: Pace, counts: AnyCounts) -> None:
         window = max(1, -(-pace.period // SECOND))
         quantity = pace.number * window * SECOND // pace.period
         self.policy = b'"%b";q=%d;w=%d' % (limit.name.encode(), quantity, window)
@@ -65,7 +67,7 @@ class Rate:
         self._room = b'"%b";r=%%d;t=%%d' % limit.name.encode()
         self._rates = counts.rates
         self._hash = counts.keyed(limit.prefix)
-        self._shared = shared_hash(limit.prefix)
+        self._shared = shared_key(limit.prefix)
 
     def take(self, request: Request) -> bytes | Exceeded:
         """Count it if it is admitted; the item of RateLimit. Raises `RequestRefused`."""
@@ -106,7 +108,7 @@ class Rate:
 class OwnRate:
     """The rate that the principal has of its own, else that of the route."""
 
-    def __init__(self, limit: LimitName, pace: Pace, counts: Counts) -> None:
+    def __init__(self, limit: LimitName, pace: Pace, counts: AnyCounts) -> None:
         ordinary = self._ordinary = Rate(limit, pace, counts)
         self.policy = ordinary.policy
 
@@ -135,7 +137,7 @@ class Quota:
 
     __slots__ = ("_amount", "_hash", "_key_of", "_limit", "_quotas", "_room", "_shared", "_window", "policy")
 
-    def __init__(self, limit: LimitName, window: Window, amount: int, counts: Counts) -> None:
+    def __init__(self, limit: LimitName, window: Window, amount: int, counts: AnyCounts) -> None:
         name = limit.name.encode()
         # Months differ in length, and `w` may be left out.
         self.policy = b'"%b";q=%d' % (name, amount) + (b";w=86400" if window == "daily" else b"")
@@ -146,7 +148,7 @@ class Quota:
         self._room = b'"%b";r=%%d;t=%%d' % name
         self._quotas = counts.quotas
         self._hash = counts.keyed(limit.prefix)
-        self._shared = shared_hash(limit.prefix)
+        self._shared = shared_key(limit.prefix)
 
     def take(self, request: Request) -> bytes | Exceeded:
         """Count it if it is admitted; the item of RateLimit. Raises `RequestRefused`."""
@@ -189,7 +191,7 @@ class Concurrency:
 
     __slots__ = ("_hash", "_key_of", "_limit", "_most", "_room", "_slots", "policy")
 
-    def __init__(self, limit: LimitName, most: int, counts: Counts) -> None:
+    def __init__(self, limit: LimitName, most: int, counts: AnyCounts) -> None:
         name = limit.name.encode()
         self.policy = b'"%b";q=%d;qu="concurrent-requests"' % (name, most)
         self._limit = limit
@@ -215,13 +217,6 @@ class Concurrency:
 
         request.on_end = [*(request.on_end or ()), release]
         return self._room % (self._most - held)
-
-
-def shared_hash(prefix: bytes) -> blake2b:
-    """What makes the keys that all instances have in common."""
-    made = blake2b(digest_size=16)
-    made.update(len(prefix).to_bytes(4, "little") + prefix)
-    return made
 
 
 def _duration(period: int) -> str:

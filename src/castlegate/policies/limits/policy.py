@@ -11,9 +11,10 @@ from typing import Any
 
 from castlegate.errors import GatewayError, Kinds, RequestRefused
 from castlegate.headers import Headers
+from castlegate.means import Means
 from castlegate.message import Handler, Request, Response
 from castlegate.policies.limits import measures
-from castlegate.policies.limits.measures import Exceeded, LimitName
+from castlegate.policies.limits.measures import AnyCounts, Exceeded, LimitName
 from castlegate.policies.limits.per import WORDS, key_of
 from castlegate.policies.limits.settings import AnyLimit, Limits
 from castlegate.policies.policy import Site
@@ -21,6 +22,7 @@ from castlegate.problem import problem
 from castlegate.rules.gcra import Pace, parse_rate
 from castlegate.rules.windows import Window
 from castlegate.sketch import Description, Sketch
+from castlegate.stores.kafka_store import KafkaStore
 from castlegate.stores.redis_store import RedisStore
 
 _Measure = measures.Rate | measures.OwnRate | measures.Quota
@@ -38,12 +40,14 @@ def limit(settings: Limits, site: Site) -> Limit | None:
 
 
 def _make(settings: Limits, site: Site, *, by_address: bool) -> Limit | None:
-    maker = _Maker(settings, site, by_address=by_address)
+    means, store = site.means, None
+    maker = _Maker(settings, site, _counts(settings, means), by_address=by_address)
     counted, slots = maker.counted(), maker.slots()
     if not counted and not slots:
         return None
-    means, store = site.means, None
-    if means.limit_store.store == "redis" and counted:
+    if counted and means.limit_store.store != "memory":
+        maker.says["counted by"] = [means.limit_store.store]
+    if counted and means.limit_store.store == "redis":
         store = means.resources.keep(
             "limits",
             means.limit_store,
@@ -52,11 +56,26 @@ def _make(settings: Limits, site: Site, *, by_address: bool) -> Limit | None:
     return Limit(counted, slots, store, maker.says, refuse_when_lost=means.limit_store.lost == "refuse")
 
 
+def _counts(settings: Limits, means: Means) -> AnyCounts:
+    """What its rates and quotas are counted by."""
+    cluster = means.cluster
+    if means.limit_store.store != "kafka" or not (settings.rates or settings.quotas):
+        return means.counts
+    assert cluster is not None, "the document was checked"
+
+    def make() -> KafkaStore:
+        log = cluster.news(means.limit_store.topic)
+        return KafkaStore(means.limit_store, means.counts, log, means.timer, means.registry, cluster.max_record)
+
+    return means.resources.keep(f"limits of {cluster.name}", means.limit_store, make)
+
+
 class _Maker:
     """Of the limits of one route."""
 
-    def __init__(self, settings: Limits, site: Site, *, by_address: bool) -> None:
+    def __init__(self, settings: Limits, site: Site, counts: AnyCounts, *, by_address: bool) -> None:
         self._settings = settings
+        self._counts = counts
         self._site = site
         self._by_address = by_address
         self._names: set[str] = set()
@@ -67,7 +86,7 @@ class _Maker:
 
     def counted(self) -> list[_Measure]:
         """Rates and quotas."""
-        counts, made = self._site.means.counts, list[_Measure]()
+        counts, made = self._counts, list[_Measure]()
         for rate in self._settings.rates:
             count, period = parse_rate(rate.rate)
             pace = Pace(count, period, rate.burst or count)
@@ -93,7 +112,7 @@ class _Maker:
             limit_name = self._limit_name(each, "concurrency", "", ())
             if limit_name is not None:
                 self._say("concurrent", f"{each.most} per {each.per}")
-                made.append(measures.Concurrency(limit_name, each.most, self._site.means.counts))
+                made.append(measures.Concurrency(limit_name, each.most, self._counts))
         return made
 
     def _limit_name(self, said: AnyLimit, name: str, suffix: str, more: tuple[str, ...]) -> LimitName | None:
@@ -143,8 +162,6 @@ class Limit:
         """The limits."""
         del sketch
         says: dict[str, Any] = {name: texts[0] if len(texts) == 1 else texts for name, texts in self._says.items()}
-        if self._store is not None:
-            says["counted by"] = "redis"
         return Description(role="policy", name="limit", says=says)
 
     def wrap(self, inner: Handler) -> Handler:

@@ -15,6 +15,7 @@ from castlegate.policies.limits.per import check_per
 from castlegate.rules.gcra import Pace, parse_rate
 
 _OF_CALLERS = re.compile(r"principal|key|.*\{(claims|principal)[.}?:\[].*")
+_QUOTA = re.compile(r"([0-9]+)\s*(?:/\s*([a-z]+))?")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -63,6 +64,17 @@ class QuotaLimit(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     """Whose requests are counted together; see `limit`."""
     name: str | None = None
     """See `limit`."""
+
+    @staticmethod
+    def meant(texts: list[str]) -> str:
+        """A number alone, or with its time."""
+        match = _QUOTA.fullmatch(texts[0]) if len(texts) == 1 else None
+        if match is None:
+            return ""
+        window = match[2] or "day"
+        if window not in ("day", "month"):
+            return f"a quota is of a day or a month; 'limit: {texts[0]}' says how often"
+        return f"write {{{'daily' if window == 'day' else 'monthly'}: {match[1]}}}"
 
     def check(self, at: Place) -> None:
         """At least one."""

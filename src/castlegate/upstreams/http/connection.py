@@ -32,10 +32,9 @@ class ServerConnection(asyncio.Protocol):
     """A connection of a pool."""
 
     __slots__ = (
-        "_body", "_call", "_deadline", "_decoder", "_ended", "_full", "_head", "_interim", "_last_head", "_last_read",
-        "_left", "_partial",
-        "_pool", "_pump", "_silent", "_timer", "_transport", "_unread", "_untaken", "_uploads", "_waiter", "_writable",
-        "closed", "handed_over", "idle_since",
+        "_body", "_call", "_deadline", "_decoder", "_ended", "_full", "_head", "_held", "_interim", "_last_head",
+        "_last_read", "_left", "_partial", "_pool", "_pump", "_silent", "_timer", "_transport",
+        "_unread", "_untaken", "_uploads", "_waiter", "_writable", "closed", "handed_over", "idle_since",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -52,6 +51,7 @@ class ServerConnection(asyncio.Protocol):
         self._untaken = 0  # bytes that the instance had yet to take when the wait for it began
         # For one call.
         self._call: Call | None = None
+        self._held = b""  # of it, to be written at the end of the loop's turn
         self._waiter: Waiter[Reply] | None = None
         self._deadline = 0.0  # under which it stands with the timer, 0 if it does not
         self._pump: DirectTask[None] | None = None
@@ -78,7 +78,8 @@ class ServerConnection(asyncio.Protocol):
         waiter = self._waiter = Waiter()
         body = call.body
         if isinstance(body, bytes):
-            self._transport.write(head + body if body else head)
+            self._held = head + body if body else head
+            self._pool.burst.join(self)
             self._wait_until(until)
         else:
             self._transport.write(head)
@@ -86,6 +87,12 @@ class ServerConnection(asyncio.Protocol):
             self._pump = DirectTask(self._send_body(call, body), self._body_sent)
             self._pump.start()
         return waiter
+
+    def write_held(self) -> None:
+        """Write the call that was held back for this moment (`Burst`)."""
+        held, self._held = self._held, b""
+        if held and not self.closed:
+            self._transport.write(held)
 
     def abandon(self, call: Call) -> None:
         """Who made this call has gone: the answer, unless it has just come, is nobody's."""
@@ -121,6 +128,9 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer."""
         call = self._call
+        if self._held:
+            self._break(_closed_before())
+            return
         if call is None or self.closed:
             self._break(_bad("bytes that nobody asked for"))  # or a 408 before the close of an idle connection
             return
@@ -148,6 +158,9 @@ class ServerConnection(asyncio.Protocol):
         # Only an orderly end can be the end of a body: after a reset it is cut.
         if exc is None and head is not None and head.length is None and not head.chunked and not self.closed:
             self._complete([], b"")
+            return
+        if self._held:
+            self._break(_closed_before())
             return
         kind = Kinds.NO_ANSWER if self._silent else Kinds.RESET
         self._break(CallFailed(kind, Outcome.UNKNOWN, "The service broke off its answer."))
@@ -310,7 +323,7 @@ class ServerConnection(asyncio.Protocol):
         if self._call is not None:
             self._pool.instance.in_flight -= 1
         self._call = self._head = None
-        self._unread = b""
+        self._unread = self._held = b""
         if pump is not None:
             pump.cancel()
         elif writable is not None:
@@ -367,6 +380,11 @@ class ServerConnection(asyncio.Protocol):
         uploads, self._uploads = self._uploads, None
         if uploads is not None:
             uploads.leave()
+
+
+def _closed_before() -> CallFailed:
+    """An idle connection ended, in whatever way, in the very turn in which a call was given to it."""
+    return CallFailed(Kinds.NO_ANSWER, Outcome.NOT_SENT, "The service closed the connection.")
 
 
 def _bad(why: str) -> CallFailed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from castlegate.body import Body
 from castlegate.config.files import signature
 from castlegate.config.report import DocumentPath, show_path
 from castlegate.errors import CallFailed, Kinds, Outcome
@@ -72,25 +71,10 @@ class HttpFetcher:
         request.deadline = now + within
         call = Call(request, method, target, headers, body, None, within, idempotent=method == b"GET")
         reply = await self._call(call)
-        content = reply.body if isinstance(reply.body, bytes) else await self._read(reply.body, request.deadline, limit)
-        if len(content) > limit:
-            raise _too_large(limit)
-        return Fetched(reply.status, reply.headers, content)
-
-    async def _read(self, body: Body, deadline: float, limit: int) -> bytes:
-        """All of it; the pool's read timeout bounds each wait, so that this ends soon after the deadline."""
-        content = b""
         try:
-            while chunk := await body.read():
-                content += chunk
-                if len(content) > limit:
-                    raise _too_large(limit)
-                if self._now() > deadline:
-                    raise CallFailed(Kinds.TIMEOUT, Outcome.ANSWERED)
-        finally:
-            body.close()
-        return content
-
-
-def _too_large(limit: int) -> CallFailed:
-    return CallFailed(Kinds.BAD_ANSWER, Outcome.ANSWERED, f"The answer is larger than {limit} bytes.")
+            content = await reply.content(limit, request.deadline, self._now)
+        except TimeoutError as error:
+            raise CallFailed(Kinds.TIMEOUT, Outcome.ANSWERED) from error
+        if content is None:
+            raise CallFailed(Kinds.BAD_ANSWER, Outcome.ANSWERED, f"The answer is larger than {limit} bytes.")
+        return Fetched(reply.status, reply.headers, content)

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections import deque
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed, Kind, Kinds, Outcome
 from castlegate.rules.instances import Instance
 from castlegate.upstreams.http.connection import ServerConnection
@@ -17,6 +18,7 @@ from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.settings import HttpPool
 from castlegate.upstreams.http.uploads import Uploads
 from castlegate.waiting import Waiter
+from castlegate.wire.burst import Burst
 from castlegate.wire.service_tls import ServiceCertificates
 from castlegate.wire.timer import Timer
 
@@ -51,6 +53,7 @@ class Pool:
         self.reader = reader
         self.timer = timer
         self.uploads = Uploads(settings, timer)
+        self.burst = Burst()
         self._host = host
         self._port = port
         self._certificates = certificates  # None: plain HTTP
@@ -89,9 +92,9 @@ class Pool:
             connection.close()
         return None
 
-    async def wait_for_one(self, deadline: float, *, fresh: bool) -> ServerConnection:
+    async def wait_for_one(self, deadline: float, body: Body | None, *, fresh: bool) -> ServerConnection:
         """A connection, made or (unless it is to be `fresh`) handed back until `deadline` (loop time); raises
-        `CallFailed`, not sent.
+        `CallFailed`, not sent; or what `body`, if it is still arriving, failed with meanwhile.
         """
         if len(self._waiting) >= self.settings.waiting:
             raise _not_sent(Kinds.POOL_EXHAUSTED, "Too many requests wait for this service.")
@@ -104,6 +107,8 @@ class Pool:
             self._idle.popleft().close()
         if self._open < self.settings.connections:
             self._connect()
+        if body is not None:
+            body.on_failure(wanted.fail)
         try:
             return await wanted
         except asyncio.CancelledError:
@@ -112,6 +117,8 @@ class Pool:
                 self.put_back(wanted.result())
             raise
         finally:
+            if body is not None:
+                body.on_failure(None)
             self.timer.remove(wanted, wanted.deadline)
             if wanted in self._waiting:
                 self._waiting.remove(wanted)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.upstreams.http.settings import HttpPool
 from castlegate.waiting import Waiter
@@ -44,8 +45,10 @@ class Uploads:
         """Calls that wait for a place."""
         return len(self._waiting)
 
-    async def enter(self, deadline: float) -> None:
-        """Take a place, or wait for one until `deadline` (loop time). Raises `CallFailed`, not sent."""
+    async def enter(self, body: Body, deadline: float) -> None:
+        """Take a place, or wait for one until `deadline` (loop time). Raises `CallFailed`, not sent; or what `body`
+        failed with meanwhile.
+        """
         if self._taken < self._most:
             self._taken += 1
             return
@@ -54,6 +57,7 @@ class Uploads:
         place = _Place()
         self._waiting.append(place)
         self._timer.add(place, deadline)
+        body.on_failure(place.fail)
         try:
             await place
         except asyncio.CancelledError:
@@ -61,6 +65,7 @@ class Uploads:
                 self.leave()  # it was given in the same moment
             raise
         finally:
+            body.on_failure(None)
             self._timer.remove(place, deadline)
             if place in self._waiting:
                 self._waiting.remove(place)

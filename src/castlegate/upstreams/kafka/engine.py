@@ -22,13 +22,14 @@ from castlegate.upstreams.kafka.events import ANY, Events, Publisher
 from castlegate.upstreams.kafka.gate import Gates
 from castlegate.upstreams.kafka.inbox import Counters, Inbox, Received
 from castlegate.upstreams.kafka.inbox import Events as InboxEvents
+from castlegate.upstreams.kafka.lag import GroupLag
 from castlegate.upstreams.kafka.link import Brokers, Link
-from castlegate.upstreams.kafka.log import PARTITION, Log
+from castlegate.upstreams.kafka.log import PARTITION, Kind, Log
 from castlegate.upstreams.kafka.measures import Metrics
 from castlegate.upstreams.kafka.pending import TAG_DIGITS, UNKNOWN, Pending
 from castlegate.upstreams.kafka.places import Places, Readiness
 from castlegate.upstreams.kafka.producers import Producers
-from castlegate.upstreams.kafka.settings import Kafka, KafkaService
+from castlegate.upstreams.kafka.settings import GroupSettings, Kafka, KafkaService
 from castlegate.upstreams.kafka.streams import Flows, interrupt
 from castlegate.upstreams.kafka.supply import Supply, Whom
 from castlegate.upstreams.kafka.topics import Order
@@ -182,13 +183,17 @@ class Engine:
             self.gates.refresh()
         return publisher
 
-    def log(self, topic: str) -> Log:
-        """A topic that is read whole: one of the gateway's own, made where it is missing. A new reader each time."""
+    def log(self, topic: str, kind: Kind) -> Log:
+        """A topic that is read by every worker: the gateway's own, made where it is missing. A new reader each time."""
         gate = self.places.gate(topic, None)
         publisher = self.publisher(topic, PARTITION)
-        made = Log(publisher, gate, self._clients, self.timer, self._tell, self._on_error("table"))
+        made = Log(publisher, gate, self._clients, self.timer, self._tell, self._on_error("table"), kind)
         self.places.read_whole(made)
         return made
+
+    def lag(self, service: str, group: GroupSettings) -> GroupLag:
+        """A reader of the lag of a service's group: a new one each time."""
+        return GroupLag(service, group, self._clients, self.timer.now)
 
     async def start(self) -> None:
         """Begin; returns when brokers have answered and all is set up, or are known not to, or after a moment.

@@ -31,7 +31,16 @@ from castlegate.wire.timer import Timer
 
 PARTITION = 0
 
-TABLE = Owned(
+
+class Kind(NamedTuple):
+    """How such a topic is made, and from where it is read."""
+
+    owned: Owned
+    whole: bool
+    """From its beginning, and anew whenever the place is lost; else from where it ends now, then on from there."""
+
+
+_TABLE = Owned(
     1,
     {
         "cleanup.policy": "compact",
@@ -44,7 +53,12 @@ TABLE = Owned(
         "min.cleanable.dirty.ratio": "0.1",
     },
 )
+TABLE = Kind(_TABLE, whole=True)
+"""What is known now, by key."""
+NEWS = Kind(Owned(1, {"cleanup.policy": "delete", "retention.ms": "600000", "segment.ms": "600000"}), whole=False)
+"""What is worth hearing as it happens, and for ten minutes."""
 
+_END = -1  # in place of an offset
 _BATCH = 256
 _IN_FLIGHT = 4  # batches handed over that the loop has not finished
 _POLL_S = 0.1  # how late the end is noticed
@@ -97,12 +111,14 @@ class Log:
         timer: Timer,
         tell: Callable[[Callable[[], None]], None],
         on_error: OnError,
+        kind: Kind,
     ) -> None:
         self.topic = publisher.topic
+        self.kind = kind
         self._gate = gate
         self._publisher = publisher
         self._timer = timer
-        self._reader = Reader(self.topic, gate, clients, lambda found: tell(lambda: self._found(found)), on_error)
+        self._reader = Reader(self.topic, gate, clients, lambda found: tell(lambda: self._found(found)), on_error, kind)
         # The loop's own.
         self._table: Table | None = None
         self.stopped = False
@@ -189,7 +205,13 @@ class Reader:
     """The thread."""
 
     def __init__(
-        self, topic: str, gate: Gate, clients: Clients, tell: Callable[[Begun | list[Read]], None], on_error: OnError
+        self,
+        topic: str,
+        gate: Gate,
+        clients: Clients,
+        tell: Callable[[Begun | list[Read]], None],
+        on_error: OnError,
+        kind: Kind,
     ) -> None:
         self._topic = topic
         self._gate = gate
@@ -197,6 +219,8 @@ class Reader:
         self._tell = tell
         self._on_error = on_error
         self._limit = RateLimit()
+        self._whole = kind.whole
+        self._next: int | None = None if kind.whole else _END  # where to go on; None: at the beginning
         # Shared with the loop, which sets them.
         self._stopping = False
         self._anew = False
@@ -229,7 +253,8 @@ class Reader:
     def _run(self) -> None:
         while not self._stopping:
             if self._gate.open:
-                self._anew = False
+                if self._anew:
+                    self._anew, self._next = False, None
                 try:
                     # A new one each time: librdkafka may keep what it knew of a topic that was made anew.
                     consumer = Consumer(self._clients.follower(self._on_error))
@@ -249,8 +274,9 @@ class Reader:
         if found is None:
             return
         begin, end = found
+        at = self._begin_at(begin, end)
         self._tell(Begun(end))
-        consumer.assign([TopicPartition(self._topic, PARTITION, begin)])
+        consumer.assign([TopicPartition(self._topic, PARTITION, at)])
         heard_at = time.monotonic()
         while not self._stopping and not self._anew:
             message = consumer.poll(_POLL_S)
@@ -267,6 +293,20 @@ class Reader:
             if told is None:
                 return
             self._hand_over(told)
+            if not self._whole:
+                self._next = told[-1][0]
+
+    def _begin_at(self, begin: int, end: int) -> int:
+        """Between the offsets that the topic has."""
+        if self._next is None:
+            at = begin
+        elif self._next == _END:
+            at = end
+        else:
+            at = self._next if begin <= self._next <= end else begin
+        if not self._whole:
+            self._next = at
+        return at
 
     def _told(self, batch: list[Message]) -> list[Read] | None:
         """What the loop is told; None where the place is lost."""

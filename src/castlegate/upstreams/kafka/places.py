@@ -1,4 +1,5 @@
-"""The topics that configurations use of one cluster: those written to, those that replies come to, those read whole.
+"""The topics that configurations use of one cluster: those written to, those that replies come to, those
+that every worker reads.
 
 It owns the mailboxes, says what the watch is to look at and the inbox to find, and what is amiss with any of them.
 Everything here runs in the loop.
@@ -6,14 +7,14 @@ Everything here runs in the loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from castlegate.telemetry.metrics import Family, Gauge
 from castlegate.upstreams.kafka.dialects.dialect import Dialect
 from castlegate.upstreams.kafka.gate import Gate, Gates
 from castlegate.upstreams.kafka.inbox import Inbox
-from castlegate.upstreams.kafka.log import TABLE, Log
+from castlegate.upstreams.kafka.log import Log
 from castlegate.upstreams.kafka.mailboxes import Mailbox
 from castlegate.upstreams.kafka.settings import Kafka
 from castlegate.upstreams.kafka.topics import Order, Presence, TopicInfo, inbox_topic
@@ -58,6 +59,11 @@ class Places:
     def mailboxes(self) -> Mapping[str, Mailbox]:
         """Where replies come to, by topic."""
         return self._mailboxes
+
+    @property
+    def logs(self) -> Sequence[Log]:
+        """Topics that every worker reads."""
+        return self._logs
 
     @property
     def readiness(self) -> Readiness:
@@ -163,7 +169,7 @@ class Places:
         boxes = [box for box in self._mailboxes.values() if box.owned]
         self._watch.owned = {
             **{box.topic: inbox_topic(self._settings, box.owned) for box in boxes if box.owned},
-            **{each.topic: TABLE for each in self._logs},
+            **{each.topic: each.kind.owned for each in self._logs},
         }
         self._watch.reads = frozenset(self._mailboxes).difference(self._gates.topics)
         self._inbox.correlation = {box.topic: box.correlation for box in self._mailboxes.values()}

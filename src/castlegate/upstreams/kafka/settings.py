@@ -10,7 +10,7 @@ import msgspec
 from castlegate.config.addresses import parse_address
 from castlegate.config.fields import ends_at_gateway
 from castlegate.config.report import Place
-from castlegate.config.units import Count, Seconds, Size, TemplateText
+from castlegate.config.units import Count, Seconds, Size, TemplateText, write_seconds
 from castlegate.message import ReplyMode
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.context import NAMES as CONTEXT_NAMES
@@ -52,7 +52,7 @@ class OwnedTopics(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
 
 class Streams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Bounds on replies of several values (`reply: all` and `reply: stream`)."""
+    """Bounds on replies of several values (`reply: all` and `reply: stream`) and on answers of several (`gather`)."""
 
     most: Count = 1000
     """Such replies under way at once; one more is answered 503. With `queue` it bounds the memory that they take."""
@@ -64,7 +64,7 @@ class Streams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     idle: Seconds = 30.0
     """Between two values of a stream; then it is cut. The first one has the route's `timeout`."""
     collected: Size = 10 * 1024 * 1024
-    """Bytes of the array of `reply: all`; more are answered 502."""
+    """Bytes of the array of `reply: all`, and of what is gathered; more are answered 502."""
 
 
 class Kafka(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -179,6 +179,29 @@ class KafkaOperation(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             place.mistake(f"expected the name of a class, found {place.shown(self.type_id)}")
 
 
+class GroupSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The consumer group that a service reads its requests with. Each worker looks at its lag in the background; where
+    a request would wait for longer than its timeout, it is refused at once (503, not sent). The group's name stands for
+    `group` alone.
+    """
+
+    short: ClassVar[str] = "group"
+
+    group: str
+    """Its name."""
+    every: Seconds = 3.0
+    """Between two looks."""
+    horizon: Seconds = 15.0
+    """How far it is looked back: longer than the service takes between two commits of what it has read."""
+
+    def check(self, at: Place) -> None:
+        """The times."""
+        if not self.group:
+            at.field("group").mistake("expected the name of a consumer group, found nothing")
+        if self.horizon < 2 * self.every:
+            at.field("horizon").mistake(f"expected at least {write_seconds(2 * self.every)}, twice as long as 'every'")
+
+
 def check_reply_mode(mode: ReplyMode, service: KafkaService, at: Place) -> None:
     """Report a mode for services that never answer with several values."""
     if mode != "last" and service.dialect != "nest":
@@ -198,6 +221,8 @@ class KafkaService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     http-kafka binding), or `plain` with configurable headers."""
     names: HeaderNames = HeaderNames()
     """Header names of the `plain` dialect."""
+    group: GroupSettings | None = None
+    """The consumer group that it reads its requests with: refuses what would only wait."""
     operations: dict[str, KafkaOperation] = {}
     """Operations by name; those that are not listed take the defaults."""
     error_header: str | None = None

@@ -64,7 +64,7 @@ def interrupt(sinks: Iterable[Sink]) -> None:
     """Records will be read a second time, or be missed: whoever collects values would get a wrong answer."""
     detail = "The place in the reply topic was lost."
     for sink in sinks:
-        if isinstance(sink, (AllValues, StreamedValues)):
+        if isinstance(sink, ReplySink) and sink.several:
             sink.fail(CallFailed(Kinds.BROKER_UNAVAILABLE, Outcome.UNKNOWN, detail))
 
 
@@ -130,6 +130,8 @@ class ReplySink:
     __slots__ = ("_decode", "_engine", "done", "headers", "waiter")
 
     flowing = False
+    several = False
+    """Whether it counts records, so that none may be read twice or missed."""
 
     def __init__(self, dialect: Dialect, engine: Engine) -> None:
         self._decode = dialect.decode
@@ -181,6 +183,8 @@ class AllValues(ReplySink):
 
     __slots__ = ("_first", "_lines", "_size")
 
+    several = True
+
     def __init__(self, dialect: Dialect, engine: Engine) -> None:
         super().__init__(dialect, engine)
         self._first: Reply | None = None
@@ -215,6 +219,8 @@ class StreamedValues(ReplySink):
     """The sink of a call that wants values as they come. Status and fields are those of the first record."""
 
     __slots__ = ("_body", "_flows", "_heard", "_idle", "_over", "_slow", "_taken", "correlation_id", "flowing")
+
+    several = True
 
     def __init__(self, dialect: Dialect, engine: Engine) -> None:
         super().__init__(dialect, engine)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from castlegate.calls.gathering import Gathering
 from castlegate.config.units import write_seconds
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply, ReplyMode
@@ -22,6 +26,7 @@ from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
 from castlegate.upstreams.kafka.dialects.spring import Spring
 from castlegate.upstreams.kafka.dialects.zilla import Zilla
+from castlegate.upstreams.kafka.gather import GatherSink
 from castlegate.upstreams.kafka.pending import PendingFull
 from castlegate.upstreams.kafka.settings import KafkaOperation, KafkaService
 from castlegate.upstreams.kafka.streams import AllValues, ReplySink, StreamedValues
@@ -47,9 +52,9 @@ class KafkaUpstream:
         self._engine = engine
         self._name = name
         self._settings = settings
-        self._bound: dict[tuple[str, ReplyMode], Operation] = {}
+        self._bound: dict[tuple[str, Mode], Operation] = {}
 
-    def bind(self, operation: str, mode: ReplyMode = "last") -> Caller:
+    def bind(self, operation: str, mode: Mode = "last") -> Caller:
         """The caller of one operation; the same one however often it is asked for."""
         bound = self._bound.get((operation, mode))
         if bound is None:
@@ -60,16 +65,24 @@ class KafkaUpstream:
         """Those that its operations write to and read from."""
         return {topic for bound in self._bound.values() for topic in (bound.topic, bound.reply_topic)}
 
-    def described(self, operation: str, mode: ReplyMode) -> Described:
+    def topic(self, operation: str, mode: Mode) -> str:
+        """That what `bind` bound writes to."""
+        return self._bound[operation, mode].topic
+
+    def described(self, operation: str, mode: Mode) -> Described:
         """What `bind` bound, as `castlegate explain` tells it."""
         return self._bound[operation, mode]
 
-    def _bind(self, operation: str, mode: ReplyMode) -> Operation:
+    def _bind(self, operation: str, mode: Mode) -> Operation:
         settings = self._settings.operations.get(operation, _DEFAULT)
         topic = settings.topic or f"{self._name}.{operation}"
         dialect = _DIALECTS[self._settings.dialect](self._settings, settings)
-        kind = Operation if mode == "last" else ValuesOperation
         forwarding = Forwarding(self._settings.forward_headers)
+        if isinstance(mode, Gathering):
+            return GatherOperation(
+                self._engine, topic, dialect, settings.replies, forwarding, partial(GatherSink, mode)
+            )
+        kind = Operation if mode == "last" else ValuesOperation
         return kind(self._engine, topic, dialect, settings.replies, forwarding, _SINKS[mode])
 
 
@@ -211,6 +224,24 @@ class ValuesOperation(Operation):
         super()._send(call, correlation_id, sink, now, deadline)
 
 
+class GatherOperation(ValuesOperation):
+    """One that several services answer."""
+
+    __slots__ = ()
+
+    def describe(self, sketch: Sketch) -> Description:
+        """And how many answers are wanted."""
+        told = super().describe(sketch)
+        sink = self._new_sink(self._dialect, self._engine)
+        assert isinstance(sink, GatherSink)
+        return msgspec.structs.replace(told, says={**told.says, "gathers": sink.gathering.describe()})
+
+    def _send(self, call: Call, correlation_id: bytes, sink: AnySink, now: float, deadline: float) -> None:
+        assert isinstance(sink, GatherSink)
+        sink.begun = now
+        super()._send(call, correlation_id, sink, now, deadline)
+
+
 class LastValue(ReplySink):
     """The sink of a call that wants one reply: of several values, the last."""
 
@@ -232,7 +263,8 @@ class LastValue(ReplySink):
         self.waiter.settle(reply)
 
 
-AnySink = LastValue | AllValues | StreamedValues
+Mode = ReplyMode | Gathering
+AnySink = LastValue | AllValues | StreamedValues | GatherSink
 NewSink = Callable[[Dialect, "Engine"], AnySink]
 
 _SINKS: dict[ReplyMode, NewSink] = {

@@ -1,0 +1,309 @@
+"""Circuit breakers: a service that fails is left alone for a while, and its callers are told so at once.
+
+One for the service, one for each operation (over HTTP: each route), or one for each instance; those that are open are
+then not chosen. What a breaker has seen outlives a reload that does not change its settings.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from castlegate.config.report import listed
+from castlegate.config.units import Count, Seconds, write_seconds
+from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.message import Call, Caller, Reply
+from castlegate.rules.breaker import Breaker, Rule, State
+from castlegate.rules.instances import Instance, Instances
+from castlegate.sketch import Description, Sketch
+from castlegate.telemetry.metrics import Registry
+
+logger = logging.getLogger("castlegate.breaker")
+
+NAME = "breaker"  # by which instances are taken out
+_NOT_REACHED = frozenset((Kinds.CONNECT, Kinds.CONNECT_TIMEOUT, Kinds.CERTIFICATE, Kinds.TLS))
+_BROKEN = frozenset((Kinds.NO_ANSWER, Kinds.RESET, Kinds.BAD_ANSWER, Kinds.TIMEOUT))
+
+
+class BreakerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """When calls of a service that fails are refused for a while (503, not sent). `{}` takes all as it stands here."""
+
+    per: Literal["service", "instance", "operation"] = "service"
+    """What is judged, and left alone, by itself. An operation of a service that speaks HTTP is what a route calls."""
+    share: Annotated[float, msgspec.Meta(gt=0, le=100)] = 50.0
+    """Percent of the calls of the window that must have failed."""
+    least: Count = 20
+    """Fewer calls in the window than this say nothing. Each worker counts by itself."""
+    window: Seconds = 10.0
+    """How far it looks back."""
+    status: list[Annotated[int, msgspec.Meta(ge=400, le=599)]] = msgspec.field(
+        default_factory=lambda: [500, 502, 503, 504]
+    )
+    """Answers that are failures, beside calls that were not reached, broken off, or not answered in time."""
+    pause: Seconds = 5.0
+    """How long calls are refused; twice as long each time that the trials after it fail,"""
+    longest_pause: Seconds = 60.0
+    """but no longer than this."""
+    trials: Count = 3
+    """After the pause so many calls are let through, and no more at once; when all have gone well, it is closed."""
+
+    @property
+    def rule(self) -> Rule:
+        """For the machine."""
+        longest = max(self.pause, self.longest_pause)
+        return Rule(self.window, self.least, self.share / 100, self.pause, longest, self.trials)
+
+
+class Breakers:
+    """Those of a service, by name, as they are kept over reloads."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self.named: dict[str, Breaker] = {}
+
+    def of(self, name: str) -> Breaker:
+        """The one of that name."""
+        breaker = self.named.get(name)
+        if breaker is None:
+            breaker = self.named[name] = Breaker(self._rule)
+        return breaker
+
+    def keep(self, names: set[str]) -> None:
+        """Forget the others."""
+        self.named = {name: breaker for name, breaker in self.named.items() if name in names}
+
+
+class _Judge:
+    """What both kinds have in common: what a failure is, and who is told of a change."""
+
+    def __init__(self, service: str, settings: BreakerSettings, registry: Registry) -> None:
+        self._service = service
+        self._settings = settings
+        self._statuses = frozenset(settings.status)
+        self._open = registry.gauge(
+            "castlegate_breaker_open", "Workers in which a breaker is open or half open.", "service", "of"
+        )
+        self._opened = registry.counter("castlegate_breaker_opened_total", "Breakers that opened.", "service", "of")
+        self._refused = registry.counter(
+            "castlegate_breaker_refused_total", "Calls refused because a breaker was open.", "service"
+        ).child(service)
+
+    def failed(self, failure: CallFailed) -> bool | None:
+        """Whether it is one of the service; None if it says nothing of it."""
+        kind = failure.kind
+        if kind in _NOT_REACHED or (kind in _BROKEN and failure.outcome is not Outcome.NOT_SENT):
+            return True
+        return failure.status in self._statuses if kind is Kinds.SERVICE_ERROR else None
+
+    def changed(self, of: str, breaker: Breaker) -> None:
+        """Tell operators."""
+        self.tell(of, breaker)
+        whom = f"service {self._service}" if of == "service" else f"{of} of service {self._service}"
+        if breaker.state is State.OPEN:
+            self._opened.child(self._service, of).value += 1
+            failed, calls = breaker.counts
+            pause = write_seconds(round(breaker.open_until - breaker.since, 3))
+            logger.warning("%s is left alone for %s: %d of %d calls failed", whom, pause, failed, calls)
+        elif breaker.state is State.CLOSED:
+            logger.warning("%s is called again", whom)
+
+    def tell(self, of: str, breaker: Breaker) -> None:
+        """Set the gauge."""
+        self._open.child(self._service, of).value = breaker.state is not State.CLOSED
+
+    def refusal(self, until: float, now: float) -> CallFailed:
+        """What callers get until then."""
+        self._refused.value += 1
+        wait = max(1, math.ceil(until - now))
+        headers = ((b"retry-after", b"%d" % wait),)
+        return CallFailed(
+            Kinds.BREAKER_OPEN, Outcome.NOT_SENT, "The service has failed too often and is left alone.", headers=headers
+        )
+
+    def describe(self, sketch: Sketch) -> Description:
+        """When it opens."""
+        del sketch
+        said = self._settings
+        statuses = listed([str(each) for each in said.status], "or")
+        says: dict[str, Any] = {
+            "for each": said.per,
+            "opens": f"when {said.share:g} % of at least {said.least} calls in {write_seconds(said.window)} failed"
+            + (f", with {statuses} or without an answer" if said.status else " without an answer"),
+            "while open": f"answers 503 for {write_seconds(said.pause)}, not sent; then tries {said.trials}",
+        }
+        if said.per == "instance":
+            says["while open"] = f"is not chosen for {write_seconds(said.pause)}; then tried {said.trials} times"
+        return Description(role="guard", name="breaker", says=says)
+
+
+class CircuitBreaker(_Judge):
+    """Of a service, or of one of its operations."""
+
+    def __init__(
+        self,
+        service: str,
+        settings: BreakerSettings,
+        of: str,
+        breaker: Breaker,
+        now: Callable[[], float],
+        registry: Registry,
+    ) -> None:
+        """`of`: `service`, or the operation."""
+        super().__init__(service, settings, registry)
+        self._of = of
+        self._breaker = breaker
+        self._now = now
+
+    def watch(self) -> None:
+        """It is the one that is served."""
+        self.tell(self._of, self._breaker)
+
+    def wrap(self, inner: Caller) -> Caller:
+        """The caller with this guard around it."""
+        breaker, now, statuses, closed = self._breaker, self._now, self._statuses, State.CLOSED
+
+        async def call_unless_open(call: Call) -> Reply:
+            number = breaker.number if breaker.state is closed else self._admit()
+            try:
+                reply = await inner(call)
+            except CallFailed as failure:
+                self._settle(number, self.failed(failure))
+                raise
+            except BaseException:
+                breaker.release(number)
+                raise
+            if reply.status in statuses or breaker.state is not closed:
+                self._settle(number, reply.status in statuses)
+            else:
+                breaker.record(number, now(), failed=False)
+            return reply
+
+        return call_unless_open
+
+    def _admit(self) -> int:
+        now, breaker = self._now(), self._breaker
+        number = breaker.admit(now)
+        if number is None:
+            raise self.refusal(breaker.open_until, now)
+        return number
+
+    def _settle(self, number: int, failed: bool | None) -> None:
+        breaker = self._breaker
+        if failed is None:
+            breaker.release(number)
+            return
+        before = breaker.number
+        breaker.record(number, self._now(), failed=failed)
+        if breaker.number != before:
+            self.changed(self._of, breaker)
+
+
+class InstanceBreakers(_Judge):
+    """Of each instance of a service: one that is open is out. As soon as none is left, calls are refused."""
+
+    def __init__(
+        self,
+        service: str,
+        settings: BreakerSettings,
+        breakers: Breakers,
+        instances: Instances[Any],
+        now: Callable[[], float],
+        registry: Registry,
+    ) -> None:
+        super().__init__(service, settings, registry)
+        self._breakers = breakers
+        self._instances = instances
+        self._now = now
+        self._not_closed = {
+            name: breaker for name, breaker in breakers.named.items() if breaker.state is not State.CLOSED
+        }
+
+    def watch(self) -> None:
+        """It is the one that is served."""
+        for name, breaker in self._breakers.named.items():
+            self.tell(name, breaker)
+        for instance in self._instances.members:
+            open_ = self._not_closed.get(instance.name)
+            if open_ is None or open_.state is not State.OPEN:
+                self._instances.put_back(instance, NAME, self._now())
+
+    def wrap(self, inner: Caller) -> Caller:
+        """The caller with this guard around it."""
+        statuses = self._statuses
+
+        async def call_what_is_closed(call: Call) -> Reply:
+            trials = self._admit(call) if self._not_closed else None
+            breakers = self._breakers.named
+            try:
+                reply = await inner(call)
+            except CallFailed as failure:
+                self._settle(call, trials, self.failed(failure))
+                raise
+            except BaseException:
+                self._settle(call, trials, None)
+                raise
+            instance = call.instance
+            breaker = breakers.get(instance.name)
+            if trials is None and breaker is not None and reply.status not in statuses and not self._not_closed:
+                breaker.record(breaker.number, self._now(), failed=False)
+            else:
+                self._settle(call, trials, reply.status in statuses)
+            return reply
+
+        return call_what_is_closed
+
+    def _admit(self, call: Call) -> dict[str, int]:
+        """The trials that the call may be, by instance; it must not go to others that are half open."""
+        now, instances, trials, until = self._now(), self._instances, dict[str, int](), math.inf
+        blocked = 0
+        for name, breaker in list(self._not_closed.items()):
+            instance = instances.named(name)
+            if instance is None:  # it has gone
+                del self._not_closed[name]
+                continue
+            number = breaker.admit(now)
+            if number is not None:
+                trials[name] = number
+                instances.put_back(instance, NAME, now)
+                continue
+            blocked += 1
+            until = min(until, breaker.open_until)
+            if breaker.state is State.HALF_OPEN:
+                call.tried.append(instance)
+            elif NAME not in instance.outs:  # it went and came back
+                instances.take_out(instance, NAME, self._why(breaker), now)
+        if blocked and blocked >= sum(each.drained_since is None for each in instances.members):
+            raise self.refusal(until, now)
+        return trials
+
+    def _settle(self, call: Call, trials: dict[str, int] | None, failed: bool | None) -> None:
+        instance: Instance | None = call.instance
+        asked = None if instance is None else self._breakers.of(instance.name)
+        for name, number in (trials or {}).items():
+            breaker = self._breakers.of(name)
+            if breaker is not asked or failed is None:
+                breaker.release(number)
+        if asked is None or instance is None or failed is None:
+            return
+        number = (trials or {}).get(instance.name, asked.number if asked.state is State.CLOSED else -1)
+        before, now = asked.number, self._now()
+        asked.record(number, now, failed=failed)
+        if asked.number == before:
+            return
+        if asked.state is State.OPEN:
+            self._not_closed[instance.name] = asked
+            self._instances.take_out(instance, NAME, self._why(asked), now)
+        else:
+            self._not_closed.pop(instance.name, None)
+        self.changed(instance.name, asked)
+        members = self._instances.members
+        if len(self._breakers.named) > 2 * len(members) + 16:
+            self._breakers.keep({each.name for each in members})
+
+    def _why(self, breaker: Breaker) -> str:
+        failed, calls = breaker.counts
+        return f"{failed} of {calls} calls failed" if calls else "its trials failed"

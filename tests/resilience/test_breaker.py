@@ -1,0 +1,165 @@
+"""A service that fails is left alone for a while, and its callers are told so at once."""
+
+import json
+import threading
+import time
+
+import pytest
+from tests.resilience.conftest import Start, Told, ask, closes, eventually, is_slow, says
+from tests.testbeds.gateway import Gateway
+
+BREAKER = "{least: 4, share: 50, pause: 400ms, longest_pause: 800ms, trials: 2}"
+
+
+@pytest.fixture
+def gateway(start: Start, one: Told, other: Told) -> Gateway:
+    first, second = f"http://127.0.0.1:{one.port}", f"http://127.0.0.1:{other.port}"
+    return start(f"""
+services:
+  lone: {{http: ["{first}"], breaker: {BREAKER}, retry: 1}}
+  routes: {{http: ["{first}"], retry: 1, breaker: {{per: operation, least: 4, pause: 30s}}}}
+  pair:
+    http: ["{first}", "{second}"]
+    retry: 1
+    breaker: {{per: instance, least: 4, pause: 300ms, longest_pause: 300ms, trials: 2}}
+defaults: {{public: true, timeout: 1s}}
+routes:
+  ANY /lone: {{call: lone}}
+  GET /a: {{call: routes}}
+  GET /b: {{call: routes}}
+  ANY /pair: {{call: pair}}
+""")
+
+
+def gauge(gateway: Gateway, service: str, of: str) -> float:
+    return gateway.metrics().get(f'castlegate_breaker_open{{service="{service}",of="{of}"}}', 0.0)
+
+
+def break_it(gateway: Gateway, one: Told) -> None:
+    one.otherwise = says(500)
+    assert [ask(gateway, "GET /lone")[0] for _ in range(4)] == [500] * 4
+
+
+def test_while_it_is_open_calls_are_refused_at_once_and_not_sent(gateway: Gateway, one: Told) -> None:
+    break_it(gateway, one)
+    status, fields, body = ask(gateway, "POST /lone", body=b"{}")
+    problem = json.loads(body)
+    assert (status, problem["outcome"], problem["type"]) == (503, "not_sent", "urn:castlegate:breaker_open")
+    assert int(fields["retry-after"]) >= 1
+    assert len(one.seen) == 4
+    metrics = gateway.metrics()
+    assert gauge(gateway, "lone", "service") == 1
+    assert metrics['castlegate_breaker_opened_total{service="lone",of="service"}'] == 1
+    assert metrics['castlegate_breaker_refused_total{service="lone"}'] == 1
+
+
+@pytest.mark.parametrize("failure", [closes, is_slow(5)], ids=["no answer", "timeout"])
+def test_no_answer_is_a_failure(gateway: Gateway, one: Told, failure: object) -> None:
+    one.otherwise = failure  # type: ignore[assignment]
+    threads = [threading.Thread(target=ask, args=(gateway, "GET /lone")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ask(gateway, "GET /lone")[0] == 503
+    assert len(one.seen) == 4
+
+
+def test_what_a_client_does_wrong_is_none(gateway: Gateway, one: Told) -> None:
+    one.otherwise = says(404)
+    assert [ask(gateway, "GET /lone")[0] for _ in range(8)] == [404] * 8
+
+
+def test_after_its_pause_it_closes_when_trials_go_well(gateway: Gateway, one: Told) -> None:
+    break_it(gateway, one)
+    one.otherwise = says(200)
+    eventually(lambda: ask(gateway, "GET /lone")[0] == 200)
+    eventually(lambda: ask(gateway, "GET /lone")[0] == 200)
+    assert [ask(gateway, "GET /lone")[0] for _ in range(5)] == [200] * 5
+    eventually(lambda: gauge(gateway, "lone", "service") == 0)
+
+
+def test_only_so_many_trials_at_once(gateway: Gateway, one: Told) -> None:
+    break_it(gateway, one)
+    one.seen.clear()
+    one.otherwise = is_slow(0.5)
+    time.sleep(0.45)  # the pause
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(gateway, "GET /lone")[0])) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [200] * 2 + [503] * 4
+    assert len(one.seen) == 2
+
+
+def test_a_trial_that_fails_opens_it_for_longer(gateway: Gateway, one: Told) -> None:
+    break_it(gateway, one)
+    eventually(lambda: ask(gateway, "GET /lone")[0] == 500)
+    began = time.monotonic()
+    eventually(lambda: ask(gateway, "GET /lone")[0] == 500)
+    assert time.monotonic() - began >= 0.7
+
+
+def test_a_trial_whose_client_leaves_gives_its_place_back(gateway: Gateway, one: Told) -> None:
+    from tests.testbeds.wire import Client
+
+    break_it(gateway, one)
+    one.seen.clear()
+    one.otherwise = is_slow(5)
+
+    def leave() -> None:
+        with Client(gateway.port) as client:
+            seen = len(one.seen)
+            client.send(b"GET /lone HTTP/1.1\r\nHost: h\r\n\r\n")
+            eventually(lambda: len(one.seen) > seen)
+
+    time.sleep(0.45)  # the pause
+    for _ in range(3):
+        leave()
+    one.otherwise = says(200)
+    eventually(lambda: ask(gateway, "GET /lone")[0] == 200)
+
+
+def test_each_route_has_its_own_if_that_is_said(gateway: Gateway, one: Told) -> None:
+    one.otherwise = lambda connection, request: says(500 if b" /a " in request else 200)(connection, request)
+    for _ in range(20):
+        ask(gateway, "GET /a")
+        ask(gateway, "GET /b")
+    assert (ask(gateway, "GET /a")[0], ask(gateway, "GET /b")[0]) == (503, 200)
+
+
+def test_an_instance_that_fails_is_not_chosen_and_comes_back(gateway: Gateway, one: Told, other: Told) -> None:
+    one.otherwise = says(500)
+    eventually(lambda: {ask(gateway, "GET /pair")[0] for _ in range(4)} == {200})
+    name = f"127.0.0.1:{one.port}"
+    assert gauge(gateway, "pair", name) == 1
+    one.otherwise = says(200)
+    eventually(lambda: ask(gateway, "GET /pair")[0] == 200 and gauge(gateway, "pair", name) == 0)
+    one.seen.clear()
+    assert [ask(gateway, "GET /pair")[0] for _ in range(10)] == [200] * 10
+    assert len(one.seen) >= 1
+
+
+def test_when_no_instance_is_left_calls_are_refused(gateway: Gateway, one: Told, other: Told) -> None:
+    one.otherwise = other.otherwise = says(500)
+    eventually(lambda: ask(gateway, "GET /pair")[0] == 503)
+    status, _, body = ask(gateway, "GET /pair")
+    assert status in (500, 503)
+    assert status == 500 or json.loads(body)["type"] == "urn:castlegate:breaker_open"
+
+
+def test_it_stays_open_over_a_reload_that_does_not_change_it(gateway: Gateway, one: Told) -> None:
+    one.otherwise = says(500)
+    for _ in range(6):
+        ask(gateway, "GET /a")
+    assert ask(gateway, "GET /a")[0] == 503
+    import urllib.request
+
+    gateway.path.write_text(gateway.path.read_text().replace("timeout: 1s", "timeout: 3s"))
+    request = urllib.request.Request(f"http://127.0.0.1:{gateway.admin}/reload", method="POST")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
+    assert ask(gateway, "GET /a")[0] == 503
+    assert len(one.seen) < 8

@@ -1,0 +1,145 @@
+"""What is tried again and what never is, whatever happens to each try."""
+
+import asyncio
+import math
+from typing import Any, NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from castlegate.errors import CallFailed, Kind, Kinds, Outcome
+from castlegate.guards.retry import Retries, Retry
+from castlegate.headers import Headers
+from castlegate.message import Call, Reply, Request
+from castlegate.rules.budget import RepeatBudget
+from castlegate.rules.instances import Instance, Instances
+from castlegate.telemetry.metrics import Registry
+from castlegate.telemetry.trace import Trace
+
+NOT_SENT = (Kinds.CONNECT, Kinds.CONNECT_TIMEOUT, Kinds.POOL_EXHAUSTED)
+UNKNOWN = (Kinds.NO_ANSWER, Kinds.RESET, Kinds.TIMEOUT)
+
+
+class Try(NamedTuple):
+    """What becomes of one."""
+
+    kind: Kind | None  # None: an answer of this
+    status: int
+    seconds: float
+
+
+TRIES = st.one_of(
+    st.builds(Try, st.sampled_from([*NOT_SENT, *UNKNOWN]), st.just(0), st.sampled_from([0.0, 0.3, 2.0])),
+    st.builds(Try, st.none(), st.sampled_from([200, 404, 503]), st.sampled_from([0.0, 0.3, 2.0])),
+)
+SETTINGS = st.one_of(
+    st.none(),
+    st.builds(
+        Retries,
+        tries=st.one_of(st.none(), st.integers(1, 5)),
+        on=st.one_of(
+            st.none(),
+            st.lists(st.sampled_from(["connect", "no_answer", "reset", "timeout", "busy"]), unique=True, max_size=5),
+        ),
+        status=st.sampled_from([[], [503]]),
+        methods=st.sampled_from([None, ["GET"], ["POST"]]),
+        idempotency_key=st.sampled_from([None, "Idempotency-Key"]),
+        per_try=st.sampled_from([None, 0.5]),
+        backoff=st.just(0.0),
+    ),
+)
+
+
+class Service:
+    """Does with each try what is said, and goes on answering 200."""
+
+    def __init__(self, tries: list[Try], instances: list[Instance]) -> None:
+        self.todo = list(tries)
+        self.instances = instances
+        self.now = 100.0
+        self.asked: list[tuple[Instance, Try, float]] = []  # with the time that it had
+        self.open: list[Reply] = []
+
+    async def __call__(self, call: Call) -> Reply:
+        instance = next((each for each in self.instances if each not in call.tried), self.instances[0])
+        call.instance = instance
+        this = self.todo.pop(0) if self.todo else Try(None, 200, 0.0)
+        left = call.until(self.now) - self.now
+        self.asked.append((instance, this, left))
+        if this.seconds >= left:
+            this = Try(Kinds.TIMEOUT, 0, left)
+            self.asked[-1] = (instance, this, left)
+        self.now += this.seconds
+        if this.kind is not None:
+            call.tried.append(instance)
+            raise CallFailed(this.kind, Outcome.NOT_SENT if this.kind in NOT_SENT else Outcome.UNKNOWN)
+        return Reply(this.status, Headers(), b"")
+
+
+def make_call(method: bytes, *, key: bool) -> Call:
+    headers = Headers.of([(b"idempotency-key", b"7")] if key else [])
+    trace = Trace(b"", None)
+    request = Request(b"1", trace, "", b"http", b"x", method, b"/", b"", headers, b"", 100.0)
+    request.deadline = 104.0
+    return Call(request, method, b"/", headers, b"", None, 10.0, idempotent=method != b"POST")
+
+
+async def run(
+    tries: list[Try], said: Retries | None, instances: int, method: bytes, *, key: bool, budget: RepeatBudget
+) -> tuple[Service, Reply | CallFailed]:
+    members = [Instance(str(number)) for number in range(instances)]
+    service = Service(tries, members)
+    guard = Retry("s", said, Instances[Any](members), budget, lambda: service.now, Registry())
+    try:
+        return service, await guard.wrap(service)(make_call(method, key=key))
+    except CallFailed as failed:
+        return service, failed
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(TRIES, max_size=8), SETTINGS, st.integers(1, 4), st.sampled_from([b"GET", b"POST"]), st.booleans())
+def test_what_holds_of_every_call(
+    tries: list[Try], said: Retries | None, instances: int, method: bytes, key: bool
+) -> None:
+    budget = RepeatBudget(0.2, 3)
+    service, result = asyncio.run(run(tries, said, instances, method, key=key, budget=budget))
+    asked = service.asked
+    # Nothing that may have been executed is repeated unless that does no harm.
+    harmless = method == b"GET" or (key and said is not None and said.idempotency_key is not None)
+    sent = [each for _, each, _ in asked if each.kind not in NOT_SENT]
+    assert harmless or len(sent) <= 1
+    # Bounds.
+    most = said.tries if said is not None and said.tries is not None else instances + 2
+    assert 1 <= len(asked) <= most
+    assert all(left > 0 for _, _, left in asked)
+    assert service.now <= 104.0 + 1e-9
+    if said is not None and said.methods is not None and method.decode() not in said.methods:
+        assert len(asked) == 1
+    # The last result is the one that is told, and an honest one.
+    last = asked[-1][1]
+    if isinstance(result, Reply):
+        assert last.kind is None
+        assert result.status == last.status
+    else:
+        assert result.kind is last.kind
+        assert (result.outcome is Outcome.NOT_SENT) == (not sent)
+    assert (budget.active, budget.repeats) == (0, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(TRIES, max_size=8), SETTINGS, st.integers(1, 4))
+def test_without_a_budget_only_other_instances_are_tried(
+    tries: list[Try], said: Retries | None, instances: int
+) -> None:
+    service, _ = asyncio.run(run(tries, said, instances, b"GET", key=False, budget=RepeatBudget(0.0, 0)))
+    assert len({instance.name for instance, _, _ in service.asked}) == len(service.asked)
+    assert all(each.kind in NOT_SENT for _, each, _ in service.asked[:-1])
+
+
+def test_each_try_but_the_last_has_its_own_time() -> None:
+    slow = [Try(None, 200, 0.8)] * 3
+    said = Retries(tries=3, per_try=0.5, backoff=0.0)
+    service, result = asyncio.run(run(slow, said, 3, b"GET", key=False, budget=RepeatBudget(0.2, 3)))
+    assert [left for _, _, left in service.asked] == [0.5, 0.5, 3.0]
+    assert isinstance(result, Reply)
+    assert math.isclose(service.now, 101.8)

@@ -1,0 +1,102 @@
+"""Running functions, from tasks as from requests: who is given up is told so."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from castlegate.errors import CallFailed, Outcome
+from castlegate.python.running import Ended, Runner
+from castlegate.python.settings import PythonSettings
+from castlegate.python.threads import Threads
+from castlegate.waiting import DirectTask
+from castlegate.wire.timer import Timer
+
+
+@pytest.fixture
+async def runner() -> Any:
+    loop = asyncio.get_running_loop()
+    threads = Threads(PythonSettings(threads=1, queued=1), loop)
+    yield Runner(Timer(loop), threads, loop)
+    await threads.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - threads bring it about
+            await asyncio.sleep(0.001)
+
+
+class Waits:
+    """A function that waits for ever, and notes how it ended."""
+
+    def __init__(self) -> None:
+        self.begun = self.cancelled = False
+
+    async def __call__(self) -> None:
+        self.begun = True
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_a_request_that_is_given_up_cancels_its_function(runner: Runner, direct: bool) -> None:
+    function, ended = Waits(), []
+    running = runner.run(function, {}, runner.timer.now() + 60, asynchronous=True)
+    if direct:
+        task: Any = DirectTask(running, lambda _, error: ended.append(error))
+        task.start()
+    else:
+        task = asyncio.create_task(running)
+        task.add_done_callback(lambda done: ended.append(done.cancelled()))
+    await until(lambda: function.begun)
+    task.cancel()
+    await until(lambda: function.cancelled and bool(ended))
+
+
+async def test_the_deadline_cancels_and_tells_that_it_had_begun(runner: Runner) -> None:
+    function = Waits()
+    with pytest.raises(CallFailed) as raised:
+        await runner.run(function, {}, runner.timer.now() + 0.05, asynchronous=True)
+    assert raised.value.outcome is Outcome.UNKNOWN
+    await until(lambda: function.cancelled)
+
+
+async def test_queued_functions_run_in_order_and_those_given_up_never(runner: Runner) -> None:
+    go, ran = threading.Event(), []
+
+    def held() -> None:
+        go.wait(5)
+
+    first = asyncio.create_task(runner.run(held, {}, runner.timer.now() + 60, asynchronous=False))
+    await until(lambda: runner.threads._busy == 1)
+    given_up = asyncio.create_task(runner.run(ran.append, {"object": 1}, runner.timer.now() + 60, asynchronous=False))
+    await until(lambda: len(runner.threads._queue) == 1)
+    given_up.cancel()
+    await until(lambda: not runner.threads._queue)
+    following = asyncio.create_task(runner.run(lambda: 3, {}, runner.timer.now() + 60, asynchronous=False))
+    go.set()
+    assert await following == 3
+    await first
+    assert ran == []
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_what_would_end_the_program_ends_one_request(
+    runner: Runner, error: BaseException, asynchronous: bool
+) -> None:
+    def blocking() -> None:
+        raise error
+
+    async def function() -> None:
+        raise error
+
+    chosen = function if asynchronous else blocking
+    with pytest.raises(Ended):
+        await runner.run(chosen, {}, runner.timer.now() + 5, asynchronous=asynchronous)
