@@ -15,7 +15,7 @@ import msgspec
 from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Place, Report
-from castlegate.document import Document, Loaded
+from castlegate.document import Document, Loaded, Service
 from castlegate.document import Route as RouteSettings
 from castlegate.edge.tls import Certificates
 from castlegate.endpoints.call import call_endpoint
@@ -48,6 +48,7 @@ from castlegate.resources import Resources
 from castlegate.routing.route import Route
 from castlegate.routing.router import Router
 from castlegate.routing.template import ANY, RouteKey, parse_key
+from castlegate.rules.instances import Out
 from castlegate.schemes.api_keys import KeysScheme
 from castlegate.schemes.authorizer import AuthorizerScheme
 from castlegate.schemes.certificate import CertificateScheme
@@ -58,6 +59,7 @@ from castlegate.schemes.scheme import Scheme
 from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.fetcher import HttpFetcher
+from castlegate.upstreams.http.roster import Roster, own_outs
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.settings import EMBEDDED, KafkaService
 from castlegate.wire.certificates import FromFiles
@@ -198,6 +200,20 @@ class Generation:
             self.engine.metrics.watch(self.engine.pending)
             self.engine.use(self.topics())
 
+    def follow(self, service: str, roster: Roster) -> None:
+        """This is known of a service's instances from now on."""
+        upstream = self.upstreams.get(service)
+        if isinstance(upstream, HttpUpstream):
+            roster.settle(upstream, self._timer.now())
+
+    def outs(self) -> dict[str, dict[str, dict[str, Out]]]:
+        """By service and instance, who holds it out beside the checks."""
+        found = {}
+        for name, upstream in self.upstreams.items():
+            if isinstance(upstream, HttpUpstream) and (outs := own_outs(upstream)):
+                found[name] = outs
+        return found
+
     def topics(self) -> frozenset[str]:
         """Those of Kafka that its routes write to and read from."""
         used = {route.publish for route in self.document.routes.values() if route.publish is not None}
@@ -297,10 +313,18 @@ class Generation:
         service = self.document.services[name]
         if service.http is not None:
             before = self._previous
-            if before is not None and name in before.upstreams and before.document.services[name].http == service.http:
+            if before is not None and name in before.upstreams and _alike(before.document.services[name], service):
                 upstream = before.upstreams[name]
             else:
-                upstream = HttpUpstream(name, service.http, self._timer, self._registry, self._report.folder)
+                upstream = HttpUpstream(
+                    name,
+                    service.http,
+                    self._timer,
+                    self._registry,
+                    self._report.folder,
+                    ejection=self.document.ejection_of(name),
+                    panic=service.panic,
+                )
             if isinstance(upstream, HttpUpstream) and upstream.certificates is not None:
                 self.certificates.append(upstream.certificates)
             return upstream
@@ -401,7 +425,10 @@ class Generation:
                 described = upstream.described(operation, asked.mode)
                 instances, queue = None, self._queue(name, service.kafka, upstream.topic(operation, asked.mode))
             guards += self._guards.of(name, asked.operation, service, asked.repeats, instances, queue)
-            self._callers[key] = stack(bound, guards), [*guards, described]
+            if isinstance(upstream, HttpUpstream) and upstream.ejecting is not None:
+                guards.append(upstream.ejecting)
+            links: list[Described] = [*guards, described, *([] if service.health is None else [service.health])]
+            self._callers[key] = stack(bound, guards), links
         return self._callers[key]
 
     def _queue(self, name: str, settings: KafkaService | None, topic: str) -> Queue | None:
@@ -484,6 +511,11 @@ def forget_unused(generations: Sequence[Generation]) -> None:
     """Have what these share forget what none of them uses, such as topics of routes that are gone."""
     for engine in {each.engine for each in generations if each.engine is not None}:
         engine.keep(frozenset().union(*[each.topics() for each in generations if each.engine is engine]))
+
+
+def _alike(before: Service, after: Service) -> bool:
+    """Whether a service's connections and what is known of its instances can be carried over."""
+    return (before.http, before.ejection, before.panic) == (after.http, after.ejection, after.panic)
 
 
 def _asked(settings: RouteSettings) -> bytes:

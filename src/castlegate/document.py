@@ -48,6 +48,7 @@ from castlegate.policies.origin import OriginSettings
 from castlegate.policies.secure import SecureSettings
 from castlegate.policies.validate import ValidationSettings
 from castlegate.routing.template import RouteKey
+from castlegate.rules.ejection import Ejection, FractionOrZero
 from castlegate.schemes.api_keys import Keys
 from castlegate.schemes.authorizer import Authorizer
 from castlegate.schemes.carrier import Carrier
@@ -56,11 +57,14 @@ from castlegate.schemes.introspection import Introspection
 from castlegate.schemes.issued import Issued
 from castlegate.schemes.jwt import Jwt
 from castlegate.stores.settings import LimitStore
+from castlegate.upstreams.http.health import Health
 from castlegate.upstreams.http.settings import HttpService
 from castlegate.upstreams.kafka.settings import Kafka, KafkaOperation, KafkaService
 
 _LARGEST_LOGIN = 16 * 1024  # bytes, where its own limits say nothing
 _LARGEST_REFRESH = 4 * 1024
+
+_PANIC = 0.25
 
 _REDACTED = (
     "access_token", "api_key", "apikey", "authorization", "client_secret", "code", "cookie", "id_token", "password",
@@ -224,6 +228,13 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """How many calls of it may be under way at once."""
     hedge: HedgeSettings | None = None
     """When a slow call is asked of another instance as well."""
+    health: Health | None = None
+    """How its instances are asked whether they are well."""
+    ejection: Ejection | Literal["off"] = Ejection()
+    """When an instance is taken out because calls fail on it. A service with one instance alone needs none."""
+    panic: FractionOrZero = _PANIC
+    """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
+    what is meant for all."""
     canary: CanarySettings | None = None
     """A share of its calls goes to another service, a new version."""
     mirror: MirrorSettings | None = None
@@ -231,6 +242,14 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
     def check(self, at: Place) -> None:
         """One protocol."""
+        if self.kafka is not None:
+            for name, said in (
+                ("health", self.health is not None),
+                ("ejection", self.ejection != Ejection()),
+                ("panic", self.panic != _PANIC),
+            ):
+                if said and not at.field(name).spoilt:
+                    at.field(name).mistake("it is about the instances of a service that speaks HTTP")
         if self.http is not None and self.kafka is not None:
             at.mistake("both 'http' and 'kafka' are said; a service speaks one of them")
         elif self.http is None and self.kafka is None and not (at.field("http").spoilt or at.field("kafka").spoilt):
@@ -238,7 +257,8 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Admin(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers` and `/reload`.
+    """Where operators look: `/health`, `/ready`, `/metrics`, and with the token `/workers`, `/services` and
+    `/reload`.
 
     A plain `host:port` stands for `address` alone.
     """
@@ -374,6 +394,11 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         """Names whose values the access log does not write."""
         carried = [name for scheme in self.auth.values() for name in scheme.secret_parameters]
         return [*self.access_log.redact, *carried]
+
+    def ejection_of(self, service: str) -> Ejection | None:
+        """How a service's instances are judged, if they are."""
+        said = self.services[service].ejection
+        return None if said == "off" else said
 
     def identity_of(self, service: str) -> Identity | None:
         """What a service is told of who calls."""

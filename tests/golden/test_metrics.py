@@ -28,6 +28,7 @@ policies: {{open: method == 'GET'}}
 services:
   origin: {{http: ["http://127.0.0.1:{port}"], breaker: {{}}, concurrency: adaptive, hedge: {{}}}}
   golden: {{kafka: {{dialect: plain, group: golden}}}}
+  found: {{http: {{file: golden.json}}, health: tcp}}
 defaults: {{public: true, timeout: 300ms}}
 routes:
   GET /x: {{call: origin, policy: open}}
@@ -49,6 +50,7 @@ def test_the_metrics_are_those_of_the_golden_file(tmp_path: Path, embedded_broke
     create_topics(embedded_broker.bootstrap, {"golden.asked": 1, "golden.stored": 1})
     (tmp_path / "golden.keys").touch()
     with Origin() as origin:
+        (tmp_path / "golden.json").write_text(json.dumps([f"http://127.0.0.1:{origin.port}"]))
         text = CONFIG.format(bootstrap=embedded_broker.bootstrap, port=origin.port, nobody=free_port())
         gateway = Gateway(tmp_path, text)
         gateway.program.wait_until(lambda: gateway.readiness()[1]["status"] == "ready", "readiness")

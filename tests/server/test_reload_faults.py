@@ -196,17 +196,17 @@ async def test_a_late_answer_is_not_taken_for_that_to_the_next_order(tmp_path: P
     good, bad = documents
     counts = Counts.create(Layout(10, 1), b"secret")
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        worker = await WorkerProcess.start(Place(path, 0, 1, "test", listening, counts, 10))
+        worker = await WorkerProcess.start(Place(path, 0, 1, "test", listening, counts, 10), lambda _: None)
         os.close(counts)
-        assert isinstance(await worker.ask(Prepare(1, good), 20), Prepared)
+        assert isinstance(await worker.ask(Prepare(1, good, {}), 20), Prepared)
         assert isinstance(await worker.ask(Switch(1), 10), Switched)
         os.kill(worker.process.pid, signal.SIGSTOP)
         with pytest.raises(TimeoutError):
-            await worker.ask(Prepare(2, bad), 0.05)
+            await worker.ask(Prepare(2, bad, {}), 0.05)
         os.kill(worker.process.pid, signal.SIGCONT)
-        answer = await worker.ask(Prepare(3, good), 20)
+        answer = await worker.ask(Prepare(3, good, {}), 20)
         assert (type(answer), answer.version) == (Prepared, 3), "not the refusal of the second"
-        refusal = await worker.ask(Prepare(4, bad), 20)
+        refusal = await worker.ask(Prepare(4, bad, {}), 20)
         assert isinstance(refusal, Refused)
         worker.tell(Drain(stop=True))
         assert await worker.ended == 0

@@ -70,6 +70,26 @@ class Gateway:
             workers: list[dict[str, Any]] = json.loads(answer.read())
             return workers
 
+    def services(self) -> dict[str, Any]:
+        """What the admin port tells of services' instances."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/services", timeout=5) as answer:
+            services: dict[str, Any] = json.loads(answer.read())
+            return services
+
+    def instances(self, service: str) -> dict[str, dict[str, Any]]:
+        """Those of one service by their names."""
+        return {each["instance"]: each for each in self.services()[service]["instances"]}
+
+    def order(self, path: str) -> tuple[int, dict[str, Any]]:
+        """POST to the admin port; status and document."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
     def readiness(self) -> tuple[int, dict[str, Any]]:
         """Status and document of /ready."""
         try:

@@ -105,7 +105,13 @@ def answer(data: bytes) -> Script:
 class Origin:
     """A service behind the gateway. `seen` holds each request, head and body, byte for byte."""
 
-    def __init__(self, script: Script | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.script: Script = script or answer(OK)
         self.seen: list[bytes] = []
         self.unfinished: list[bytes] = []  # what was left of a connection that ended within a request
@@ -115,7 +121,7 @@ class Origin:
         self.accepts = True  # else each connection is closed at once
         self.early = b""  # an answer to each head, before its body
         self._open: set[socket.socket] = set()
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(address)
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()

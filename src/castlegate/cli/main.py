@@ -178,11 +178,12 @@ def explain_request(
 def doctor(config: Path, within: float, as_json: bool) -> None:
     """See whether all that CONFIG names is well.
 
-    Looks at this machine: open files, the log, the addresses to listen on. Connects to each instance of HTTP services,
-    over TLS where it is https://, and sees whether its certificate is believed and for how long. Connects to each Kafka
-    broker, also where the brokers tell clients to go. Sees whether the topics that routes need are
-    there and permitted. Sends a record through each inbox and back, which gateways that run take for another one's and
-    drop. Says of each what is wrong and what to do about it. Creates nothing.
+    Looks at this machine: open files, the log, the addresses to listen on. Looks up the instances of HTTP services that
+    are found elsewhere. Connects to each instance, over TLS where it is https://, sees whether its certificate is
+    believed and for how long, and makes its health check. Connects to each Kafka broker, also where the brokers tell
+    clients to go. Sees whether the topics that routes need are there and permitted. Sends a record through each inbox
+    and back, which gateways that run take for another one's and drop. Says of each what is wrong and what to do about
+    it. Creates nothing.
 
     \b
     Exit status:

@@ -96,6 +96,20 @@ def compose(
     """The document's tree; what is wrong is in the report, and None where nothing could be made of it. `first_line`:
     where in the file the content begins.
     """
+    root = compose_node(content, file, environment, report, first_line=first_line)
+    if root is None or isinstance(root, Mapping):
+        return root
+    if isinstance(root, Scalar) and root.value is None:
+        report.add(root.position, (), "the file is empty; it needs at least 'routes'")
+    else:
+        report.add(root.position, (), "expected a mapping of settings such as 'listen', 'services' and 'routes'")
+    return None
+
+
+def compose_node(
+    content: bytes, file: str, environment: Environment, report: Report, *, first_line: int = 1
+) -> Node | None:
+    """The same for any YAML; nothing at all is null."""
     start = Position(file, first_line, 1)
     if len(content) > LARGEST_FILE:
         report.add(start, (), f"the file is larger than {LARGEST_FILE // 2**20} MiB")
@@ -123,13 +137,7 @@ def compose(
         position, explanation = _explain(error, text, start)
         report.add(position, (), explanation)
         return None
-    if isinstance(root, Mapping):
-        return root
-    if root is None or (isinstance(root, Scalar) and root.value is None):
-        report.add(start, (), "the file is empty; it needs at least 'routes'")
-    else:
-        report.add(root.position, (), "expected a mapping of settings such as 'listen', 'services' and 'routes'")
-    return None
+    return Scalar(start, "", plain=True) if root is None else root
 
 
 class _Refused(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 from confluent_kafka import KafkaException
@@ -22,6 +22,9 @@ from castlegate.doctor.roundtrip import round_trip
 from castlegate.doctor.topics import Need, Seen, limits, look, may_create
 from castlegate.document import Document, load
 from castlegate.telemetry.metrics import Registry
+from castlegate.upstreams.http.checks import Question
+from castlegate.upstreams.http.discovery import Source
+from castlegate.upstreams.http.looking import source_of
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.upstreams.kafka.client import Clients
 from castlegate.upstreams.kafka.engine import Engine
@@ -55,10 +58,15 @@ async def _examine(path: Path, within: float, tell: Callable[[Finding], None]) -
     document = generation.document
     groups: list[Coroutine[Any, Any, list[Finding]]] = [_machine(document, within, tell)]
     for name, service in document.services.items():
-        if service.http is not None:
-            upstream = generation.upstreams[name]
-            certificates = upstream.certificates if isinstance(upstream, HttpUpstream) else None
-            groups += [_instance(name, each.url, certificates, within, tell) for each in service.http.targets]
+        upstream = generation.upstreams[name]
+        if service.http is not None and isinstance(upstream, HttpUpstream):
+            question = None
+            if service.health is not None:
+                question = Question(service.health, service.http, timer, upstream.certificates)
+            of_service = _Service(name, upstream.certificates, question, within, tell)
+            if service.http.source is not None:
+                groups.append(of_service.found(source_of(service.http.source, path.parent)))
+            groups += [of_service.instance(each.url) for each in service.http.targets]
     if generation.engine is not None:
         groups.append(_Kafka(generation, generation.engine, within, tell).examine())
     findings = [finding for group in await asyncio.gather(*groups) for finding in group]
@@ -73,12 +81,29 @@ async def _machine(document: Document, within: float, tell: Callable[[Finding], 
     return found
 
 
-async def _instance(
-    name: str, url: str, certificates: ServiceCertificates | None, within: float, tell: Callable[[Finding], None]
-) -> list[Finding]:
-    finding = await services.instance(name, url, certificates, within)
-    tell(finding)
-    return [finding]
+class _Service(NamedTuple):
+    """The checks of one service that speaks HTTP."""
+
+    name: str
+    certificates: ServiceCertificates | None
+    question: Question | None
+    within: float
+    tell: Callable[[Finding], None]
+
+    async def found(self, source: Source) -> list[Finding]:
+        """Its instances, looked up, each with its checks."""
+        finding, urls = await services.found(self.name, source, self.within)
+        self.tell(finding)
+        others = await asyncio.gather(*[self.instance(url) for url in urls])
+        return [finding, *(one for each in others for one in each)]
+
+    async def instance(self, url: str) -> list[Finding]:
+        """One of them."""
+        finding = await services.instance(self.name, url, self.certificates, self.within)
+        if finding.verdict == "well" and self.question is not None:
+            finding = await services.passes(finding, self.question, url)
+        self.tell(finding)
+        return [finding]
 
 
 class _Kafka:

@@ -9,7 +9,8 @@ what decides about that; `in_flight` and the latency belong to who sends calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
 _FIRST_SHARE = 0.1  # of its weight that an instance begins with in its slow start
@@ -60,7 +61,7 @@ class Instances(Generic[I]):
     """Those of one service, which come and go while calls run."""
 
     __slots__ = (
-        "_groups", "_least", "_slow_start", "_starting", "_watchers", "available", "even", "group", "members",
+        "_groups", "_held", "_least", "_slow_start", "_starting", "_watchers", "available", "even", "group", "members",
         "next_step", "panicking",
     )  # fmt: skip
 
@@ -73,6 +74,7 @@ class Instances(Generic[I]):
         self._watchers: list[Callable[[], None]] = []
         self._starting: list[I] = []
         self._groups: list[list[I]] = []  # by priority
+        self._held = False  # many changes are made, which count together
         self.members: list[I] = list(members)
         """All, the drained ones as well."""
         self.available: list[I] = []
@@ -90,6 +92,16 @@ class Instances(Generic[I]):
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever `members`, `available` or the pull of one has changed."""
         self._watchers.append(changed)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Have all changes made inside count as one: so many instances cost no more than one of them."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self._regroup()
 
     def named(self, name: str) -> I | None:
         """The member of this name."""
@@ -150,7 +162,9 @@ class Instances(Generic[I]):
         self._refresh()
 
     def untried(self, tried: Collection[object]) -> list[I]:
-        """Those that may be chosen but `tried`; else well ones of other priorities; else none is left."""
+        """Those that may be chosen but `tried`; else well ones of other priorities; else any that is not drained, since
+        it may be well by now and the call is lost without it. Else none is left.
+        """
         left = [each for each in self.available if each not in tried]
         if left:
             return left
@@ -158,7 +172,7 @@ class Instances(Generic[I]):
             left = [each for each in group if each.well and each not in tried]
             if left:
                 return left
-        return []
+        return [each for each in self.members if each.drained_since is None and each not in tried]
 
     def _start(self, instance: I, now: float) -> None:
         if self._slow_start and instance not in self._starting:
@@ -170,12 +184,16 @@ class Instances(Generic[I]):
             self.next_step = min(self.next_step, now + self._slow_start / _STEPS)
 
     def _regroup(self) -> None:
+        if self._held:
+            return
         priorities = sorted({each.priority for each in self.members})
         self._groups = [[each for each in self.members if each.priority == priority] for priority in priorities]
         self._refresh()
 
     def _refresh(self) -> None:
         """Who may be chosen now, and who of those no longer."""
+        if self._held:
+            return
         for instance in self.available:
             instance.available = False
         self.group, self.available, self.panicking = self._serving()

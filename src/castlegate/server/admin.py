@@ -3,6 +3,9 @@
 GET /health   the supervisor lives          GET /workers   each worker's process and state
 GET /ready    requests should be sent here  POST /reload   read the configuration again; the answer says how it went
 GET /metrics  of all workers together
+
+GET  /services                              the instances of HTTP services: who is out, since when and why
+POST /services/{service}/{instance}/drain   give it nothing new; `undrain`: call it again
 """
 
 from __future__ import annotations
@@ -39,6 +42,15 @@ class Instance(Protocol):
     def workers(self) -> list[dict[str, Any]]:
         """Each of them, for people."""
 
+    async def services(self) -> dict[str, Any]:
+        """The instances of HTTP services, for people."""
+
+    def drain(self, service: str, instance: str) -> bool:
+        """Give an instance nothing new; whether there is one."""
+
+    def resume(self, service: str, instance: str) -> bool:
+        """The contrary."""
+
     async def reload(self) -> str:
         """Read the configuration again; returns what went wrong, nothing if it is served now."""
 
@@ -58,6 +70,9 @@ class Admin:
                 "GET /ready": self._ready,
                 "GET /metrics": self._metrics,
                 "GET /workers": self._for_operators(self._workers),
+                "GET /services": self._for_operators(self._services),
+                "POST /services/{service}/{instance}/drain": self._for_operators(self._drain),
+                "POST /services/{service}/{instance}/undrain": self._for_operators(self._undrain),
                 "POST /reload": self._for_operators(self._reload),
             }
         )
@@ -99,6 +114,15 @@ class Admin:
     async def _workers(self, _request: Request) -> Response:
         return _json(200, self._instance.workers())
 
+    async def _services(self, _request: Request) -> Response:
+        return _json(200, await self._instance.services())
+
+    async def _drain(self, request: Request) -> Response:
+        return _told(request, "drained", self._instance.drain)
+
+    async def _undrain(self, request: Request) -> Response:
+        return _told(request, "not drained", self._instance.resume)
+
     async def _reload(self, _request: Request) -> Response:
         wrong = await self._instance.reload()
         return _json(422, {"status": "refused", "reason": wrong}) if wrong else _json(200, {"status": "reloaded"})
@@ -113,6 +137,13 @@ def router_of(handlers: dict[str, Handler]) -> Router[Route]:
         assert key is not None, "our own routes are well formed"
         routes.append((key, Route(name, handler, 0, registry)))
     return Router(routes)
+
+
+def _told(request: Request, status: str, tell: Callable[[str, str], bool]) -> Response:
+    service, instance = request.params["service"], request.params["instance"]
+    if not tell(service, instance):
+        raise RequestRefused(Kinds.NOT_FOUND, "There is no such instance; GET /services lists them.")
+    return _json(200, {"service": service, "instance": instance, "status": status})
 
 
 def _json(status: int, document: Any) -> Response:

@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from castlegate.rules.instances import Out
 from castlegate.telemetry.metrics import Announcement
+from castlegate.upstreams.http.roster import Roster
 
 _LONGEST = 64 * 1024 * 1024  # bytes of a message; a configuration is bounded well below
 
@@ -22,6 +24,7 @@ class Prepare(msgspec.Struct, tag=True):
 
     version: int
     document: bytes  # a `Document` in MessagePack
+    rosters: dict[str, Roster]  # of its services
 
 
 class Switch(msgspec.Struct, tag=True):
@@ -38,6 +41,13 @@ class Drain(msgspec.Struct, tag=True):
     """Tell clients to close; `stop`: accept no more, finish what is in flight and end."""
 
     stop: bool
+
+
+class Follow(msgspec.Struct, tag=True):
+    """This is known of a service's instances from now on."""
+
+    service: str
+    roster: Roster
 
 
 class Refresh(msgspec.Struct, tag=True):
@@ -74,14 +84,20 @@ class State(msgspec.Struct, tag=True, frozen=True):
     reason: str = ""
 
 
+class Outs(msgspec.Struct, tag=True, frozen=True):
+    """All instances that this worker has taken out itself: by service and name, who says so, and why."""
+
+    services: dict[str, dict[str, dict[str, Out]]]
+
+
 class Metrics(msgspec.Struct, tag=True):
     """Children that were made."""
 
     announced: list[Announcement]
 
 
-Order = Prepare | Switch | Discard | Drain | Refresh
-Word = Prepared | Refused | Switched | Refreshed | State | Metrics
+Order = Prepare | Switch | Discard | Drain | Follow | Refresh
+Word = Prepared | Refused | Switched | Refreshed | State | Outs | Metrics
 
 
 class Channel:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from castlegate.server.control import (
     Channel,
     Metrics,
     Order,
+    Outs,
     Prepare,
     Prepared,
     Refresh,
@@ -42,8 +44,16 @@ class Place(NamedTuple):
 class WorkerProcess:
     """One started worker. `switched`: the latest version it said that of."""
 
-    def __init__(self, place: Place, process: subprocess.Popen[bytes], channel: Channel, registry: Registry) -> None:
+    def __init__(
+        self,
+        place: Place,
+        process: subprocess.Popen[bytes],
+        channel: Channel,
+        registry: Registry,
+        hear: Callable[[Outs], None],
+    ) -> None:
         self.place = place
+        self._hear = hear
         self.process = process
         self.registry = registry  # mirrors the worker's
         self.state = State(False, "starting")
@@ -55,8 +65,8 @@ class WorkerProcess:
         self.ended = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, place: Place) -> WorkerProcess:
-        """A fresh program with the slot's socket: never a fork of this one.
+    async def start(cls, place: Place, hear: Callable[[Outs], None]) -> WorkerProcess:
+        """A fresh program with the slot's socket: never a fork of this one. `hear` is told what it says of instances.
 
         Nothing is awaited once it runs: the caller knows of it before anybody can see its end.
         """
@@ -83,7 +93,7 @@ class WorkerProcess:
         finally:
             theirs.close()
             os.close(memory)
-        return cls(place, process, channel, registry)
+        return cls(place, process, channel, registry, hear)
 
     def tell(self, order: Order) -> None:
         """Send an order that asks for no answer."""
@@ -124,6 +134,8 @@ class WorkerProcess:
                 self._refreshed.set()
             elif isinstance(word, State):
                 self.state = word
+            elif isinstance(word, Outs):
+                self._hear(word)
             elif self._answer is not None and not self._answer.done() and word.version == self._asked:
                 if isinstance(word, Switched):
                     self.switched = word.version

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,22 @@ from castlegate.document import Document, Loaded, load
 from castlegate.edge.listener import Listener
 from castlegate.edge.settings import Listen
 from castlegate.errors import Kinds, RequestRefused
+from castlegate.guards.breaker import OPEN_BREAKERS
 from castlegate.message import Request, Response
 from castlegate.routing.route import Route
 from castlegate.server.admin import Admin
 from castlegate.server.broker import embedded_broker
-from castlegate.server.control import Discard, Drain, Prepare, Refused, Switch
+from castlegate.server.control import Discard, Drain, Follow, Outs, Prepare, Refused, Switch
 from castlegate.server.counting import Counting
 from castlegate.server.notify import notify
 from castlegate.server.orphans import wait_for_orphans
 from castlegate.server.process import Place, WorkerProcess
+from castlegate.server.rosters import Rosters, Watching
 from castlegate.server.sockets import listen, place_of
 from castlegate.telemetry.log_writer import LOG_FLAGS, LOG_MODE
 from castlegate.telemetry.metrics import Registry
 from castlegate.telemetry.stumbles import Stumbles
+from castlegate.upstreams.http.roster import Roster
 
 logger = logging.getLogger("castlegate.supervisor")
 
@@ -94,6 +98,7 @@ class Supervisor:
         self._places = [
             Place(config, slot, len(listening), instance, each, counts, keys) for slot, each in enumerate(listening)
         ]
+        self._rosters: Rosters  # made in the loop
         # What is served: changed by a reload alone.
         self._document = document
         self._version = self._asked = 1
@@ -124,12 +129,11 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        self._rosters = Rosters(self._config.parent, len(self._places), self._own, self._tell_roster)
         listener = self._admin_listener()
         await listener.start(admin)
         stopped = asyncio.create_task(self._stop.wait())
-        starting = asyncio.ensure_future(
-            asyncio.gather(*[self._start(place, self._version, self._document) for place in self._places])
-        )
+        starting = asyncio.ensure_future(self._start_all())
         either: list[asyncio.Future[Any]] = [starting, stopped]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         status = 0
@@ -148,17 +152,26 @@ class Supervisor:
             await stopped
         stopped.cancel()
         await self._drain(starting, keepers)
+        await self._rosters.close()
         self._counting.close()
         await listener.drain(0.1)
         return status
 
     # Workers.
 
-    async def _start(self, place: Place, version: int, document: Document) -> None:
-        """A worker that serves a configuration. Raises `_Refusal`, `ChildProcessError` or `TimeoutError`."""
-        worker = self._workers[place.slot] = await WorkerProcess.start(place)
+    async def _start_all(self) -> None:
         try:
-            answer = await worker.ask(Prepare(version, _encode(document)), _PREPARE)
+            await self._rosters.take(await self._rosters.prepare(self._document))
+        except ConfigError as error:
+            raise _Refusal(str(error)) from error
+        await asyncio.gather(*[self._start(place, self._version, self._document) for place in self._places])
+
+    async def _start(self, place: Place, version: int, document: Document, watching: Watching | None = None) -> None:
+        """A worker that serves a configuration. Raises `_Refusal`, `ChildProcessError` or `TimeoutError`."""
+        worker = self._workers[place.slot] = await WorkerProcess.start(place, partial(self._hear, place.slot))
+        try:
+            order = Prepare(version, _encode(document), self._rosters.rosters(watching))
+            answer = await worker.ask(order, _PREPARE)
             if isinstance(answer, Refused):
                 raise _Refusal(answer.reason)
             await worker.ask(Switch(version), _SWITCH)
@@ -176,6 +189,7 @@ class Supervisor:
                 status = await worker.ended
                 self._retired.add(worker.registry, gauges=False)
                 self._counting.forget(place.slot)
+                self._rosters.forget(place.slot)
                 self._workers[place.slot] = None
                 if self._draining:
                     return
@@ -193,6 +207,14 @@ class Supervisor:
                 logger.error("a worker could not be started: %s", error)
             except Exception as error:  # noqa: BLE001 - logged
                 stumbles.tell(error)
+
+    def _hear(self, slot: int, outs: Outs) -> None:
+        self._rosters.hear(slot, outs.services)
+
+    def _tell_roster(self, service: str, roster: Roster) -> None:
+        for worker in self._workers:
+            if worker is not None:
+                worker.tell(Follow(service, roster))
 
     def _pids(self) -> set[int]:
         return {worker.process.pid for worker in self._workers if worker is not None}
@@ -258,13 +280,23 @@ class Supervisor:
             return str(error)
         # Never a number again that was asked for before: an answer that comes late must not pass for another's.
         version = self._asked = self._asked + 1
+        try:
+            watching = await self._rosters.prepare(loaded.document)
+        except ConfigError as error:
+            return str(error)
+        wrong = await self._have_served(version, loaded, watching)
+        if wrong:
+            await self._rosters.discard(watching)
+        return wrong
+
+    async def _have_served(self, version: int, loaded: Loaded, watching: Watching) -> str:
+        """What went wrong, if it is not served."""
         document = _encode(loaded.document)
         workers = self._serving()
         if not workers:
-            return await self._prove(version, loaded.document)
-        answers = await asyncio.gather(
-            *[worker.ask(Prepare(version, document), _PREPARE) for worker in workers], return_exceptions=True
-        )
+            return await self._prove(version, loaded.document, watching)
+        prepare = Prepare(version, document, self._rosters.rosters(watching))
+        answers = await asyncio.gather(*[worker.ask(prepare, _PREPARE) for worker in workers], return_exceptions=True)
         wrong = [str(each) for each in answers if isinstance(each, BaseException)]
         wrong += [each.reason for each in answers if isinstance(each, Refused)]
         if wrong:
@@ -272,7 +304,7 @@ class Supervisor:
                 worker.tell(Discard())
             return wrong[0]
         _tell_warnings(loaded.report)
-        self._take(version, loaded.document)
+        await self._take(version, loaded.document, watching)
         switched = await asyncio.gather(
             *[worker.ask(Switch(version), _SWITCH) for worker in workers], return_exceptions=True
         )
@@ -282,20 +314,21 @@ class Supervisor:
                 worker.kill()
         return ""
 
-    async def _prove(self, version: int, document: Document) -> str:
+    async def _prove(self, version: int, document: Document, watching: Watching) -> str:
         """Nobody lives who could prepare it: a worker that is due must, at once, or what was served stays."""
         place = next((each for each in self._places if self._workers[each.slot] is None), None)
         if place is None:
             return "no worker serves that could prepare it: they are just being ended"
         try:
-            await self._start(place, version, document)
+            await self._start(place, version, document, watching)
         except (_Refusal, OSError) as error:
             return str(error)
-        self._take(version, document)
+        await self._take(version, document, watching)
         return ""
 
-    def _take(self, version: int, document: Document) -> None:
+    async def _take(self, version: int, document: Document, watching: Watching) -> None:
         self._version, self._document = version, document
+        await self._rosters.take(watching)
         self._loaded_at.value = time.time()
 
     def _check_fixed(self, loaded: Loaded) -> None:
@@ -369,6 +402,23 @@ class Supervisor:
              "ready": bool(worker and worker.state.ready), "reason": worker.state.reason if worker else "not running"}
             for place, worker in zip(self._places, self._workers, strict=True)
         ]  # fmt: skip
+
+    async def services(self) -> dict[str, Any]:
+        """Their instances: who is out, since when and why; and the breakers that are open, with in how many workers."""
+        gauges = (await self.metrics()).families.get(OPEN_BREAKERS)
+        services = self._rosters.services()
+        for (service, of), gauge in gauges.children.items() if gauges is not None else ():
+            if gauge.value:
+                services.setdefault(service, {}).setdefault("open_breakers", {})[of] = int(gauge.value)
+        return services
+
+    def drain(self, service: str, instance: str) -> bool:
+        """Give an instance of a service nothing new; whether there is one."""
+        return self._rosters.drain(service, instance)
+
+    def resume(self, service: str, instance: str) -> bool:
+        """The contrary."""
+        return self._rosters.resume(service, instance)
 
     def _admin_listener(self) -> Listener:
         settings = self._document.admin

@@ -32,8 +32,10 @@ from castlegate.routing.route import Route
 from castlegate.server.control import (
     Channel,
     Discard,
+    Follow,
     Metrics,
     Order,
+    Outs,
     Prepare,
     Prepared,
     Refresh,
@@ -87,6 +89,7 @@ class Worker:
         self._read: dict[FromFiles, Signature] = {}  # how the files of what is prepared looked
         self._retiring: set[asyncio.Task[None]] = set()
         self._state = State(False, "starting")
+        self._outs = Outs({})  # as it was told
         self._stumbles = Stumbles(logger, "telling metrics and readiness")
 
     async def run(self) -> int:
@@ -115,6 +118,9 @@ class Worker:
             await self._prepare(order)
         elif isinstance(order, Discard):
             await self._discard()
+        elif isinstance(order, Follow):
+            for generation in self._living():
+                generation.follow(order.service, order.roster)
         elif isinstance(order, Refresh):
             self._report()
             self._channel.tell(Refreshed())
@@ -142,6 +148,8 @@ class Worker:
             )
             # At once: what is written after they were read is a change.
             self._read = {made: signature(made.files) for made in generation.certificates}
+            for name, roster in order.rosters.items():
+                generation.follow(name, roster)
             await generation.compile()
             wanted = generation.document.access_log
             log = AccessLog.open(wanted.path, generation.document.redacted, self._dropped, self._log)
@@ -278,7 +286,7 @@ class Worker:
             self._report()
 
     def _report(self) -> None:
-        for step in (self._registry.refresh, self._tell_metrics, self._tell_state):
+        for step in (self._registry.refresh, self._tell_metrics, self._tell_state, self._tell_outs):
             try:
                 step()
             except Exception as error:  # noqa: BLE001 - logged
@@ -291,6 +299,12 @@ class Worker:
         if state != self._state:
             self._state = state
             self._channel.tell(state)
+
+    def _tell_outs(self) -> None:
+        outs = Outs({} if self._generation is None else self._generation.outs())
+        if outs != self._outs:
+            self._outs = outs
+            self._channel.tell(outs)
 
     def _tell_metrics(self) -> None:
         if self._announced:

@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from castlegate.config.addresses import check_host, parse_address, parse_origin
-from castlegate.config.report import Place
+from castlegate.config.report import Place, listed
 from castlegate.config.units import Count, Seconds, Size
 from castlegate.upstreams.http.balance import Balance
+from castlegate.upstreams.http.sources import Dns, InstanceFile, Sources, Srv
 from castlegate.wire.service_tls import ServiceTls
 
 _USER = re.compile(r"//[^/@]*@")  # may hold a password
@@ -67,8 +68,14 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
     short: ClassVar[str] = "instances"
 
-    instances: list[str | Target]
+    instances: list[str | Target] = []
     """`http://host:port` or `https://host:port` of each instance; where there is more to say of one, a mapping."""
+    dns: Dns | None = None
+    """Instead of `instances`: the addresses of a name."""
+    srv: Srv | None = None
+    """Instead of `instances`: the targets of a name's service records."""
+    file: InstanceFile | None = None
+    """Instead of `instances`: a file that lists them."""
     balance: Balance = Balance()
     """Which of several instances is asked."""
     host: str | None = None
@@ -83,11 +90,40 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
         """The instances with what holds for each."""
         return [Target(url=each) if isinstance(each, str) else each for each in self.instances]
 
+    @property
+    def source(self) -> Sources | None:
+        """Where its instances are found; None: they are listed here."""
+        return self.dns or self.srv or self.file
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether any instance speaks TLS."""
+        if self.source is not None:
+            return self.source.scheme == "https"
+        return any(parse_origin(each.url).tls for each in self.targets)
+
+    @property
+    def certified(self) -> ServiceTls:
+        """`tls`, with the name that certificates must be for where that is not the instance's host."""
+        if self.dns is None or self.tls.server_name is not None:
+            return self.tls
+        return msgspec.structs.replace(self.tls, server_name=parse_address(self.dns.name)[0])
+
+    @property
+    def spoken_host(self) -> bytes | None:
+        """What instances are asked for; None: each for its own."""
+        said = self.dns.name if self.host is None and self.dns is not None else self.host
+        return None if said is None else said.encode()
+
     def check(self, at: Place) -> None:
         """The instances and the host."""
         places = at.field("instances")
-        if not self.instances and not places.spoilt:
+        ways = [name for name in ("dns", "srv", "file") if getattr(self, name) is not None or at.field(name).spoilt]
+        ways += ["instances"] if self.instances or places.spoilt else []
+        if not ways:
             places.mistake("expected at least one URL such as http://users:8000")
+        elif len(ways) > 1:
+            at.mistake(f"{listed([repr(name) for name in ways])} are said; instances are found in one way")
         seen: dict[tuple[str, int], int] = {}
         encrypted = False
         for index, (target, said) in enumerate(zip(self.targets, self.instances, strict=True)):
@@ -100,6 +136,7 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
             encrypted = encrypted or origin.tls
             if seen.setdefault(origin[:2], index) != index:
                 place.mistake(f"{place.shown(target.url)} is listed twice")
+        encrypted = encrypted or (self.source is not None and self.source.scheme == "https")
         if self.tls != ServiceTls() and not encrypted and not places.spoilt:
             at.field("tls").mistake("none of the instances is https://, so there is nothing to say about TLS")
         if self.host is not None:

@@ -14,11 +14,13 @@ from typing import Any
 from castlegate.config.addresses import Origin, parse_origin
 from castlegate.errors import CallFailed
 from castlegate.message import Call, Caller, Reply, stack
+from castlegate.rules.ejection import Ejection
 from castlegate.rules.instances import Instance, Instances
 from castlegate.sketch import Described, Description, Sketch
 from castlegate.telemetry.metrics import Counter, Family, Gauge, Registry
 from castlegate.upstreams.http.balance import choosing, told
 from castlegate.upstreams.http.connection import ServerConnection
+from castlegate.upstreams.http.ejecting import Ejecting
 from castlegate.upstreams.http.framing import AnswerReader
 from castlegate.upstreams.http.pool import Pool
 from castlegate.upstreams.http.settings import HttpService
@@ -53,8 +55,13 @@ class HttpUpstream:
         registry: Registry,
         folder: Path = Path(),
         certificates: ServiceCertificates | None = None,
+        *,
+        ejection: Ejection | None = None,
+        panic: float = 0.0,
     ) -> None:
-        """`folder`: what the files of its settings are relative to. `certificates`: if they have been made of them."""
+        """`folder`: what the files of its settings are relative to. `certificates`: if they have been made of them.
+        `ejection`: how instances are judged by their answers, if they are. `panic`: the share that must be well.
+        """
         self._now = timer.now
         self._name = name
         self._results = registry.counter(
@@ -71,20 +78,27 @@ class HttpUpstream:
         self._reader = AnswerReader(settings.pool.headers)
         self._settings = settings
         self._timer = timer
-        self._host = None if settings.host is None else settings.host.encode()
+        self._host = settings.spoken_host
         origins = [parse_origin(each.url) for each in settings.targets]
         self.certificates = certificates
-        if certificates is None and any(origin.tls for origin in origins):
+        if certificates is None and settings.encrypted:
             path = "services", name, "http", "tls"
-            self.certificates = ServiceCertificates(settings.tls, f"service {name}", path, folder)
+            self.certificates = ServiceCertificates(settings.certified, f"service {name}", path, folder)
         self.instances = Instances(
             [
                 self._make(origin, each.weight, each.priority)
                 for origin, each in zip(origins, settings.targets, strict=True)
             ],
+            least=panic,
             slow_start=settings.balance.slow_start,
         )
         """Who may be chosen."""
+        self.discovers = settings.source is not None
+        """Whether its instances are told to it (`add`, `remove`)."""
+        self.ejecting: Ejecting | None = None
+        """The guard that judges its instances, right around its calls; a lone one is not judged."""
+        if ejection is not None and (self.discovers or len(origins) > 1):
+            self.ejecting = Ejecting(name, ejection, self.instances, timer.now, registry)
         self._balancer, wrappers = choosing(settings.balance, self.instances, name, timer.now)
         self._caller = stack(self._call, wrappers)
         self._choose: Callable[[Call, float], HttpInstance]
@@ -135,6 +149,7 @@ class HttpUpstream:
         waiting.watch(lambda: sum(pool.waiting for pool in self._pools()), self._name)
         for state in _STATES:
             instances.watch(partial(self._count, state), self._name, state)
+        _panic(registry).watch(lambda: self.instances.panicking, self._name)
 
     def unwatch(self, registry: Registry) -> None:
         """There is no such service any more."""
@@ -144,6 +159,7 @@ class HttpUpstream:
         waiting.forget(self._name)
         for state in _STATES:
             instances.forget(self._name, state)
+        _panic(registry).forget(self._name)
 
     def _count(self, state: str) -> int:
         return sum(_state(each) == state for each in self.instances.members)
@@ -152,6 +168,8 @@ class HttpUpstream:
         """Close the idle connections."""
         for pool in self._pools():
             pool.close()
+        if self.ejecting is not None:
+            self.ejecting.close()
 
     def _pools(self) -> Iterator[Pool]:
         return (each.pool for each in self.instances.members)
@@ -169,16 +187,21 @@ class HttpUpstream:
     def describe(self, sketch: Sketch) -> Description:
         """The heads of the request to each instance."""
         call: Call = sketch.sent
-        instances = self.instances.members
+        source, instances = self._settings.source, self.instances.members
+        method, target = call.method.decode(), sketch.show(call.target)
+        sends = [f"{each.url}{target}{_rank(each)}" for each in instances]
+        if source is not None:
+            instances = [self._make(Origin("instance", 0, source.scheme == "https"))]
+            sends = [f"{source.scheme}://(each of {source.says}){target}"]
         lines = sketch.show(self._head(instances[0], call)).split("\r\n")[1:-2]
         fields = [line for line in lines if not line.startswith(("host:", "content-length:"))]
-        host = self._host or ("that of the instance" if len(instances) > 1 else instances[0].name)
-        method, target = call.method.decode(), sketch.show(call.target)
+        alone = source is None and len(instances) == 1
+        host = self._host or (instances[0].name if alone else "that of the instance")
         says: dict[str, Any] = {
-            "sends": [f"{method} {each.url}{target}{_rank(each)}" for each in instances],
+            "sends": [f"{method} {each}" for each in sends],
             "fields": [f"host: {sketch.show(host)}", *fields],
         }
-        if len(instances) > 1:
+        if not alone:
             says["chooses"] = told(self._settings.balance, sketch, self.instances)
         if call.body:
             assert isinstance(call.body, bytes)
@@ -258,6 +281,12 @@ _STATES = ("well", "out", "drained")
 
 def _state(instance: Instance) -> str:
     return "well" if instance.well else "out" if instance.drained_since is None else "drained"
+
+
+def _panic(registry: Registry) -> Family[Gauge]:
+    return registry.gauge(
+        "castlegate_upstream_panic", "Workers that call all instances of a service, since too few are well.", "service"
+    )
 
 
 def _gauges(registry: Registry) -> tuple[Family[Gauge], Family[Gauge], Family[Gauge]]:
