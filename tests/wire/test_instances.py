@@ -323,12 +323,14 @@ def test_a_service_that_nobody_knows_yet_answers_503_and_is_found_later(start: S
         with Client(gateway.port) as client:
             status, _, body = client.send(GET).read_answer()
         assert (status, json.loads(body)["outcome"]) == (503, "not_sent")
+        assert gateway.readiness() == (200, {"status": "degraded", "reason": "service users has no instances"})
         gateway.program.wait_for_line(
             "DNS service _http._tcp.users.test: there is no such name; it has no instances yet"
         )
         names.say("_http._tcp.users.test", "SRV", f"1 1 {origin.port} localhost.")
         gateway.program.wait_until(lambda: ask(gateway, 1) == {"0": 1}, "an answer")
         assert list(gateway.instances("users")) == [f"localhost:{origin.port}"]
+        gateway.program.wait_until(lambda: gateway.readiness()[1]["status"] == "ready", "readiness without a reason")
 
 
 def test_instances_come_and_go_without_losing_a_request(start: Start, tmp_path: Path, four: Instances) -> None:
