@@ -185,7 +185,10 @@ class Rosters:
         return known
 
     def services(self) -> dict[str, Any]:
-        """All of it, for people."""
+        """All of it, for people; what workers have not been told yet they are told now."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell_changes()
         return {name: self._shown(name, service) for name, service in self._watching.services.items()}
 
     def _shown(self, name: str, service: _Watched) -> dict[str, Any]:

@@ -403,9 +403,11 @@ class Supervisor:
         ]  # fmt: skip
 
     async def services(self) -> dict[str, Any]:
-        """Their instances: who is out, since when and why."""
+        """Their instances: who is out, since when and why. Workers know what is told here."""
         await self._refresh()
-        return self._rosters.services()
+        services = self._rosters.services()
+        await self._refresh()
+        return services
 
     async def drain(self, service: str, instance: str) -> bool:
         """Give an instance of a service nothing new; whether there is one. Workers know of it when this returns."""
