@@ -240,7 +240,7 @@ class Generation:
 
     def readiness(self) -> Readiness:
         """Ready while at least one route can be served."""
-        problem = "" if self._issuer is None else self._issuer.problem
+        problem = "; ".join(self._problems())
         if self.engine is None:
             return Readiness(True, problem)
         reason = "; ".join(filter(None, (self.engine.state.reason, problem)))
@@ -252,6 +252,14 @@ class Generation:
             for route in self.document.routes.values()
         )
         return Readiness(http, reason)
+
+    def _problems(self) -> Iterator[str]:
+        """What is amiss beside Kafka."""
+        if self._issuer is not None and self._issuer.problem:
+            yield self._issuer.problem
+        for name, upstream in self.upstreams.items():
+            if isinstance(upstream, HttpUpstream) and not upstream.instances.members:
+                yield f"service {name} has no instances"
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
