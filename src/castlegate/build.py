@@ -107,7 +107,7 @@ class Readiness(NamedTuple):
     reason: str = ""
 
 
-class Asked(NamedTuple):
+class CallerKey(NamedTuple):
     """What callers are made for."""
 
     call: str
@@ -302,7 +302,7 @@ class Generation:
             workers=workers,
             counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
             limit_store=self.document.limit_store,
-            caller=lambda call: self._caller(Asked(call))[0],
+            caller=lambda call: self._caller(CallerKey(call))[0],
             # Kept by what is carried over, so it must not know of this generation.
             fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
             own=None if self._issuer is None else self._issuer.tokens,
@@ -414,7 +414,7 @@ class Generation:
             return False
         return self.document.services[settings.call.partition(".")[0]].http is not None
 
-    def _caller(self, asked: Asked) -> tuple[Caller, list[Described]]:
+    def _caller(self, asked: CallerKey) -> tuple[Caller, list[Described]]:
         """The caller of `service.operation` inside the guards of the service, and its links: one for all routes that
         call it so.
         """
@@ -456,13 +456,13 @@ class Generation:
         breaker = self.document.services[name].breaker
         return "" if breaker is None or breaker.per != "operation" else operation or route
 
-    def _passing_on(self, name: str, operation: str, asked: Asked) -> list[DescribedGuard]:
+    def _passing_on(self, name: str, operation: str, asked: CallerKey) -> list[DescribedGuard]:
         """What hands its calls to other services, or copies of them."""
         guards: list[DescribedGuard] = []
         service = self.document.services[name]
         if service.mirror is not None:
             shadows = self._resources.keep(f"mirror of {name}", service.mirror, Shadows)
-            shadow, _ = self._caller(Asked(service.mirror.service))
+            shadow, _ = self._caller(CallerKey(service.mirror.service))
             guards.append(Mirror(service.mirror, name, shadow, shadows, self._timer.now, self._registry))
         if service.canary is not None:
             other = f"{service.canary.service}.{operation}" if operation else service.canary.service
@@ -504,7 +504,7 @@ class Generation:
             )
         behind_kafka = self.document.services[call.partition(".")[0]].kafka is not None
         plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=not behind_kafka)
-        asked = Asked(
+        asked = CallerKey(
             call,
             settings.reply or "last",
             Repeats(retry=settings.retry, hedge=settings.hedge),
