@@ -103,6 +103,8 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
     if service.kafka is not None:
         _check_kafka(document, place.field("kafka"), at)
     check_guards(service, place, kafka=service.kafka is not None)
+    if service.hedge is not None and service.http is not None and len(service.http.instances) == 1:
+        place.field("hedge").warning("there is one instance alone, which would be asked the same twice")
     if service.canary is not None:
         _check_other(document, name, service.canary.service, place.field("canary", "service"), at)
     if service.mirror is not None:
