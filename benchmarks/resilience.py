@@ -52,14 +52,15 @@ _CALLS = 200_000
 _DELAYS = (500.0, 5.0, 5.0, 5.0)  # ms of the four instances
 _CONNECTIONS = 64
 
+_RETRY = ", retry: {tries: 3, status: [503], per_try: 1s}"
 _GUARDS = {
-    "plain": "",
-    "retries": ", retry: {tries: 3, status: [503], per_try: 1s}",
-    "breaker": ", breaker: {}",
-    "retries, breaker": ", retry: {tries: 3, status: [503], per_try: 1s}, breaker: {}",
-    "concurrency": ", concurrency: 10000",
-    "adaptive": ", concurrency: {least: 100}",
-    "hedge": ", hedge: 1s",
+    "plain": ", ejection: off",
+    "retries": f", ejection: off{_RETRY}",
+    "breaker": ", ejection: off, breaker: {}",
+    "retries, health, breaker": f", health: tcp{_RETRY}, breaker: {{}}",
+    "concurrency": ", ejection: off, concurrency: 10000",
+    "adaptive": ", ejection: off, concurrency: {least: 100}",
+    "hedge": ", ejection: off, hedge: 1s",
 }
 _TAILS = {
     "round robin": ("round_robin", ""),
@@ -129,7 +130,8 @@ async def _time(caller: Caller) -> float:
 def _costs(options: Options) -> tuple[dict[str, float], int]:
     """CPU per request with each guard, in the real program."""
     with tempfile.TemporaryDirectory(prefix="castlegate-origin-") as folder, origin(Path(folder)) as port:
-        subjects = [_subject(name, more, [port]) for name, more in _GUARDS.items()]
+        urls = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")]
+        subjects = [_subject(name, more, urls) for name, more in _GUARDS.items()]
         medians, _ = measure_all(subjects, Load(["/x"], (_CONNECTIONS,)), options, warm_up_s=2)
     plain = medians.get(("plain", _CONNECTIONS))
     print(f"\n{'CPU per request, medians':24} {'us':>8} {'more':>8}\n")
@@ -146,10 +148,11 @@ def _tails(options: Options) -> dict[str, Mapping[str, float]]:
     with delayed(_DELAYS) as ports, tempfile.TemporaryDirectory(prefix="castlegate-bench-") as folder:
         load = Load(["/x"], (_CONNECTIONS,))
         script = write_script(Path(folder), load)
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
         for name, (by, more) in _TAILS.items():
             home = Path(folder) / name
             home.mkdir()
-            with _subject(name, more, ports, by).start(home) as running:
+            with _subject(name, more, urls, by).start(home) as running:
                 wait_until_serves(running, load)
                 measure(running, script, _CONNECTIONS, 3)
                 before = _sent(running)
@@ -177,14 +180,14 @@ def _sent(running: Running) -> float:
     )
 
 
-def _subject(name: str, more: str, ports: list[int], by: str = "least_request") -> Subject:
-    urls = ", ".join(f'"http://127.0.0.1:{port}"' for port in ports)
+def _subject(name: str, more: str, urls: list[str], by: str = "least_request") -> Subject:
+    listed = ", ".join(f'"{url}"' for url in urls)
     text = f"""
 listen: 127.0.0.1:${{PORT}}
 admin: 127.0.0.1:${{ADMIN_PORT}}
 access_log: "${{ACCESS_LOG}}"
 services:
-  origin: {{http: {{instances: [{urls}], balance: {by}}}{more}}}
+  origin: {{http: {{instances: [{listed}], balance: {by}}}{more}}}
 defaults: {{public: true, timeout: 2s}}
 routes:
   GET /x: {{call: origin}}

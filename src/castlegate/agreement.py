@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from castlegate.document import Document, OwnIssuer, Route, Scheme, Service
 
 _ALL = {"0.0.0.0", "::"}
-_NOT_REPEATED = "goes with 'call'; an event is stored once, and parts of 'compose' are repeated as their services say"
+_NOT_REPEATED = "goes with 'call'; an event is stored once, and each part of 'compose' says it of its own call"
 _OF_PATH = re.compile(r"\{path\.([^{}?:]+)[^{}]*\}")
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
@@ -132,6 +132,8 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
     if service.http is not None:
         _check_balance(document, name, service.http.balance, place.field("http", "balance", "key"))
     check_guards(service, place, kafka=service.kafka is not None)
+    if service.hedge is not None and service.http is not None and len(service.http.instances) == 1:
+        place.field("hedge").warning("there is one instance alone, which would be asked the same twice")
     if service.canary is not None:
         _check_other(document, name, service.canary.service, place.field("canary", "service"), at)
     if service.mirror is not None:
@@ -472,19 +474,37 @@ def _check_operation(
 
 def _check_repeats(document: Document, route: Route, name: str, place: Place, at: Place) -> None:
     """What a route, or its service, says of further tries."""
-    service = document.services.get((route.call or "").partition(".")[0])
-    if route.call is None:
+    timeout = document.timeout(route)
+    if route.call is not None:
+        _check_further_tries(document, route.call, route, timeout, name, place, at)
+        return
+    for field in fields_of(Repeats):
+        if getattr(route, field) is not None:
+            place.field(field).mistake(_NOT_REPEATED)
+    for part_name, part in (route.compose or {}).items():
+        if part.call is not None:
+            repeats, within = Repeats(retry=part.retry, hedge=part.hedge), min(part.timeout or timeout, timeout)
+            part_place = place.field("compose", part_name)
+            _check_further_tries(document, part.call, repeats, within, f"{part_name} of {name}", part_place, at)
+
+
+def _check_further_tries(
+    document: Document, call: str, repeats: Repeats, timeout: float, name: str, place: Place, at: Place
+) -> None:
+    """Of a call that has `timeout` seconds."""
+    service_name = call.partition(".")[0]
+    service = document.services.get(service_name)
+    if is_function(call):
         for field in fields_of(Repeats):
-            if getattr(route, field) is not None:
-                place.field(field).mistake(
-                    "goes with 'call'; an event is stored once, and parts of 'compose' repeat as their services say"
-                )
-    elif service is not None:
-        of_service = at.field("services", route.call.partition(".")[0])
-        if route.retry is not None:
-            check_retries(route.retry, place.field("retry"), kafka=service.kafka is not None)
-        check_hedge(route.hedge, place, kafka=service.kafka is not None)
-        check_repeats(route, service, document.timeout(route), place, of_service, name)
+            if getattr(repeats, field) is not None:
+                place.field(field).mistake("this is for services; what a function did is not done again")
+    if service is None:
+        return
+    kafka = service.kafka is not None
+    if repeats.retry is not None:
+        check_retries(repeats.retry, place.field("retry"), kafka=kafka)
+    check_hedge(repeats.hedge, place, kafka=kafka)
+    check_repeats(repeats, service, timeout, place, at.field("services", service_name), name)
 
 
 def _refuse(route: CallSettings, fields: tuple[str, ...], reason: str, place: Place) -> None:

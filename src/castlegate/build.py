@@ -21,6 +21,7 @@ from castlegate.composition.compiling import compile_parts, parts_scope, shape_o
 from castlegate.composition.describing import Composition
 from castlegate.composition.parts import PartCall
 from castlegate.composition.plans import PartPlan
+from castlegate.composition.settings import PartSettings
 from castlegate.config.references import Scope
 from castlegate.config.report import Place, Report
 from castlegate.document import Document, Loaded, RouteDefaults, Service
@@ -122,7 +123,7 @@ class Readiness(NamedTuple):
     reason: str = ""
 
 
-class Asked(NamedTuple):
+class CallerKey(NamedTuple):
     """What callers are made for."""
 
     call: str
@@ -279,7 +280,7 @@ class Generation:
 
     def readiness(self) -> Readiness:
         """Ready while at least one route can be served."""
-        problem = "" if self._issuer is None else self._issuer.problem
+        problem = "; ".join(self._problems())
         if self.engine is None:
             return Readiness(True, problem)
         reason = "; ".join(filter(None, (self.engine.state.reason, problem)))
@@ -288,6 +289,14 @@ class Generation:
         calls = [each.call for route in self.document.routes.values() for each in (route, *route.composed)]
         said = [call for call in calls if call is not None]
         return Readiness(any(is_function(call) or self._over_http(call) for call in said), reason)
+
+    def _problems(self) -> Iterator[str]:
+        """What is amiss beside Kafka."""
+        if self._issuer is not None and self._issuer.problem:
+            yield self._issuer.problem
+        for name, upstream in self.upstreams.items():
+            if isinstance(upstream, HttpUpstream) and not upstream.instances.members:
+                yield f"service {name} has no instances"
 
     def _largest_body(self) -> int:
         """Bytes of the largest one that a route takes: there must be room for it, whatever the settings say."""
@@ -330,7 +339,7 @@ class Generation:
             workers=workers,
             counts=counts or Counts(Layout(self.document.limit_store.entries, 1), registry=registry),
             limit_store=self.document.limit_store,
-            caller=lambda call: self._caller(Asked(call))[0],
+            caller=lambda call: self._caller(CallerKey(call))[0],
             # Kept by what is carried over, so it must not know of this generation.
             fetcher=lambda name, origin, tls, path: HttpFetcher(name, origin, tls, path, timer, registry, folder),
             cluster=self._cluster(),
@@ -457,7 +466,7 @@ class Generation:
         """Whether the service gets the client's own method."""
         return settings.call is not None and settings.verb is None and self._over_http(settings.call)
 
-    def _caller(self, asked: Asked) -> tuple[Caller, list[Described]]:
+    def _caller(self, asked: CallerKey) -> tuple[Caller, list[Described]]:
         """The caller of `service.operation` inside the guards of the service, and its links: one for all routes that
         call it so.
         """
@@ -478,7 +487,7 @@ class Generation:
             guards += self._guards.of(name, asked.operation, service, asked.repeats, instances, queue)
             if isinstance(upstream, HttpUpstream) and upstream.ejecting is not None:
                 guards.append(upstream.ejecting)  # innermost: each try is judged
-            links = [*guards, described, *([] if service.health is None else [service.health])]
+            links: list[Described] = [*guards, described, *([] if service.health is None else [service.health])]
             self._callers[key] = stack(bound, guards), links
         return self._callers[key]
 
@@ -499,13 +508,13 @@ class Generation:
         breaker = self.document.services[name].breaker
         return "" if breaker is None or breaker.per != "operation" else operation or route
 
-    def _passing_on(self, name: str, operation: str, asked: Asked) -> list[DescribedGuard]:
+    def _passing_on(self, name: str, operation: str, asked: CallerKey) -> list[DescribedGuard]:
         """What hands its calls to other services, or copies of them."""
         guards: list[DescribedGuard] = []
         service = self.document.services[name]
         if service.mirror is not None:
             shadows = self._resources.keep(f"mirror of {name}", service.mirror, Shadows)
-            shadow, _ = self._caller(Asked(service.mirror.service))
+            shadow, _ = self._caller(CallerKey(service.mirror.service))
             guards.append(Mirror(service.mirror, name, shadow, shadows, self._timer.now, self._registry))
         if service.canary is not None:
             other = f"{service.canary.service}.{operation}" if operation else service.canary.service
@@ -587,11 +596,10 @@ class Generation:
             said = said or operation.timeout
         timeout = within(settings.gather, min(said or otherwise, otherwise))
         plan = PartPlan(settings, timeout, scope, at, over_http=is_function(call) or self._over_http(call))
-        if is_function(call):
-            caller, links = self._functions.caller(call, site.key.params, at.field("call"))
-        else:
-            mode = (settings.reply or "last") if settings.gather is None else settings.gather.gathering()
-            caller, links = self._caller(Asked(call, mode, NO_REPEATS, self._judged(call, site.name)))
+        repeats = NO_REPEATS
+        if isinstance(settings, PartSettings):
+            repeats = Repeats(retry=settings.retry, hedge=settings.hedge)
+        caller, links = self._caller_of(settings, repeats, site.name, site.key.params, at)
         self.chains[site.name] += [plan, *links]
         return PartCall(plan, caller)
 
@@ -606,21 +614,22 @@ class Generation:
         carries_fields = is_function(call) or self._over_http(call)
         timeout = within(settings.gather, timeout)
         plan = CallPlan(settings, timeout, site.scope, site.at, carries_fields=carries_fields)
-        caller, links = self._caller_of(settings, site.name, site.key.params, site.at)
+        repeats = Repeats(retry=settings.retry, hedge=settings.hedge)
+        caller, links = self._caller_of(settings, repeats, site.name, site.key.params, site.at)
         self.chains[site.name] += [plan, *links]
         return plan, caller
 
     def _caller_of(
-        self, settings: RouteSettings, route: str, params: Sequence[str], at: Place
+        self, settings: CallSettings, repeats: Repeats, route: str, params: Sequence[str], at: Place
     ) -> tuple[Caller, list[Described]]:
         """Who makes a call of a route with such placeholders, and the links that it passes."""
         assert settings.call is not None, "the document was checked"
         if is_function(settings.call):
             return self._functions.caller(settings.call, params, at.field("call"))
-        asked = Asked(
+        asked = CallerKey(
             settings.call,
             (settings.reply or "last") if settings.gather is None else settings.gather.gathering(),
-            Repeats(retry=settings.retry, hedge=settings.hedge),
+            repeats,
             self._judged(settings.call, route),
         )
         return self._caller(asked)

@@ -242,13 +242,6 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """It answers requests on Kafka topics."""
     identity: Identity | Literal["none"] | None = None
     """What it is told of who calls, in place of what all services are told; `none` for nothing."""
-    health: Health | None = None
-    """How its instances are asked whether they are well."""
-    ejection: Ejection | Literal["off"] = Ejection()
-    """When an instance is taken out because calls fail on it. A service with one instance alone needs none."""
-    panic: FractionOrZero = _PANIC
-    """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
-    what is meant for all."""
     retry: Retries | None = None
     """When a call that failed is tried again."""
     repeats: RepeatBudgetSettings = RepeatBudgetSettings()
@@ -259,6 +252,13 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """How many calls of it may be under way at once."""
     hedge: HedgeSettings | None = None
     """When a slow call is asked of another instance as well."""
+    health: Health | None = None
+    """How its instances are asked whether they are well."""
+    ejection: Ejection | Literal["off"] = Ejection()
+    """When an instance is taken out because calls fail on it. A service with one instance alone needs none."""
+    panic: FractionOrZero = _PANIC
+    """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
+    what is meant for all."""
     canary: CanarySettings | None = None
     """A share of its calls goes to another service, a new version."""
     mirror: MirrorSettings | None = None

@@ -81,6 +81,16 @@ def holds(release: threading.Event) -> Script:
     return script
 
 
+def first_does(one: Told, other: Told, first: Script, then: Script) -> None:
+    """Whichever is asked first does one thing, all others another."""
+    todo = [first]
+
+    def script(connection: Any, request: bytes) -> bool:
+        return (todo.pop() if todo else then)(connection, request)
+
+    one.otherwise = other.otherwise = script
+
+
 def ask(gateway: Gateway, line: str, *fields: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
     """One request on a connection of its own."""
     length = f"Content-Length: {len(body)}\r\n" if body or line.startswith(("POST", "PUT", "PATCH")) else ""

@@ -3,6 +3,8 @@
 import json
 import threading
 import time
+import urllib.request
+from typing import Any
 
 import pytest
 from tests.resilience.conftest import Start, Told, ask, closes, eventually, is_slow, says
@@ -21,6 +23,7 @@ services:
   pair:
     http: ["{first}", "{second}"]
     retry: 1
+    ejection: off
     breaker: {{per: instance, least: 4, pause: 300ms, longest_pause: 300ms, trials: 2}}
 defaults: {{public: true, timeout: 1s}}
 routes:
@@ -33,6 +36,12 @@ routes:
 
 def gauge(gateway: Gateway, service: str, of: str) -> float:
     return gateway.metrics().get(f'castlegate_breaker_open{{service="{service}",of="{of}"}}', 0.0)
+
+
+def services(gateway: Gateway) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.admin}/services", timeout=5) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
 
 
 def break_it(gateway: Gateway, one: Told) -> None:
@@ -48,6 +57,7 @@ def test_while_it_is_open_calls_are_refused_at_once_and_not_sent(gateway: Gatewa
     assert int(fields["retry-after"]) >= 1
     assert len(one.seen) == 4
     metrics = gateway.metrics()
+    assert services(gateway)["lone"]["open_breakers"] == {"service": 1}
     assert gauge(gateway, "lone", "service") == 1
     assert metrics['castlegate_breaker_opened_total{service="lone",of="service"}'] == 1
     assert metrics['castlegate_breaker_refused_total{service="lone"}'] == 1
@@ -135,6 +145,8 @@ def test_an_instance_that_fails_is_not_chosen_and_comes_back(gateway: Gateway, o
     eventually(lambda: {ask(gateway, "GET /pair")[0] for _ in range(4)} == {200})
     name = f"127.0.0.1:{one.port}"
     assert gauge(gateway, "pair", name) == 1
+    outs = {each["instance"]: each["out"] for each in services(gateway)["pair"]["instances"]}
+    assert [out["by"] for out in outs[name]] in (["breaker"], [])  # its pause may be over already
     one.otherwise = says(200)
     eventually(lambda: ask(gateway, "GET /pair")[0] == 200 and gauge(gateway, "pair", name) == 0)
     one.seen.clear()
@@ -155,8 +167,6 @@ def test_it_stays_open_over_a_reload_that_does_not_change_it(gateway: Gateway, o
     for _ in range(6):
         ask(gateway, "GET /a")
     assert ask(gateway, "GET /a")[0] == 503
-    import urllib.request
-
     gateway.path.write_text(gateway.path.read_text().replace("timeout: 1s", "timeout: 3s"))
     request = urllib.request.Request(f"http://127.0.0.1:{gateway.admin}/reload", method="POST")
     with urllib.request.urlopen(request, timeout=10) as answer:

@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from tests.resilience.conftest import Start, Told, ask, eventually, is_slow, says
+from tests.resilience.conftest import Start, Told, ask, eventually, first_does, is_slow, says
 from tests.testbeds.gateway import Gateway
 from tests.testbeds.wire import Client, Script
 
@@ -40,16 +40,6 @@ def hangs(gone: list[bool]) -> Script:
         return False
 
     return script
-
-
-def first_does(one: Told, other: Told, first: Script, then: Script) -> None:
-    """Whichever is asked first does one thing, all others another."""
-    todo = [first]
-
-    def script(connection: socket.socket, request: bytes) -> bool:
-        return (todo.pop() if todo else then)(connection, request)
-
-    one.otherwise = other.otherwise = script
 
 
 def test_a_slow_instance_gives_way_and_its_connection_is_closed(gateway: Gateway, one: Told, other: Told) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.conftest import Broker
 from tests.resilience.conftest import ask, eventually
 from tests.testbeds.gateway import Gateway
+from tests.testbeds.kafka import RealKafka
 from tests.testbeds.services import Service, start_plain
 from tests.testbeds.topics import create_topics
 
@@ -91,7 +92,11 @@ routes: {POST /: {call: guarded.script}}
     assert ask(gateway, "POST /", body=ANSWERS)[0] == 200
 
 
-def test_brokers_that_come_back_in_time_get_the_request_after_all(own_broker: Broker, tmp_path: Path) -> None:
+def test_brokers_that_come_back_in_time_get_the_request_after_all(
+    start_real_kafka: Callable[[Mapping[str, str]], RealKafka], tmp_path: Path
+) -> None:
+    """A real Kafka: the embedded one forgets its topics."""
+    own_broker = start_real_kafka({})
     create_topics(own_broker.bootstrap, {TOPIC: 4})
     config = f"""
 kafka: "{own_broker.bootstrap}"
@@ -110,7 +115,6 @@ routes: {{POST /: {{call: guarded.script}}, POST /once: {{call: guarded.script, 
             tried = 'castlegate_upstream_retries_total{service="guarded",reason="broker"}'
             eventually(lambda: gateway.metrics().get(tried, 0) >= 1)
             own_broker.restart()
-            create_topics(own_broker.bootstrap, {TOPIC: 4})
             service = start_plain(own_broker.bootstrap, tmp_path, {"TOPICS": TOPIC})
             try:
                 assert asked.result()[0] == 200

@@ -69,9 +69,14 @@ def _warn_of_unsafe(parts: Mapping[str, PartSettings], method: bytes, at: Place)
     for name, part in parts.items():
         if part.call is None or _is_safe(part, method):
             continue
+        verb = (part.verb or method.decode()).upper()
+        if part.retry is not None and part.retry.idempotency_key is None:
+            at.field(name, "retry").warning(
+                f"a {verb} that may have been executed is not repeated, only one that was not sent; if the service knows "
+                "requests by a key, say it with 'idempotency_key'"
+            )
         forgiving = [word for word in ("optional", "fallback", "fallback_call") if _says(part, word)]
         if forgiving:
-            verb = (part.verb or method.decode()).upper()
             at.field(name).warning(
                 f"a {verb} may have been executed when it fails, and '{forgiving[0]}' hides that from the client"
             )

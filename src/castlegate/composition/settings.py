@@ -12,6 +12,8 @@ from castlegate.composition.reshaping import compiled
 from castlegate.config.report import Place
 from castlegate.config.units import ExpressionText, Seconds, Size, Template
 from castlegate.expressions.syntax import Unreadable
+from castlegate.guards.hedge import HedgeSettings
+from castlegate.guards.retry import Retries
 
 MOST_PARTS = 64
 DEFAULT_ANSWER = 1024 * 1024  # bytes of a part's answer
@@ -89,6 +91,10 @@ class PartSettings(CallSettings, kw_only=True, frozen=True, forbid_unknown_field
     """A constant, or what is made of other parts, in place of a call."""
     timeout: Seconds | None = None
     """How long the part may take, within the time that the route has."""
+    retry: Retries | None = None
+    """When its call is tried again, within its `timeout`; else as the service says."""
+    hedge: HedgeSettings | None = None
+    """When another instance is asked as well, because no answer has come; else as the service says."""
     optional: bool = False
     """`true`: where it fails, its place has `null`, and the rest is answered. Otherwise the route fails with it."""
     fallback: Annotated[Any, Template()] = msgspec.UNSET

@@ -24,6 +24,7 @@ from castlegate.telemetry.metrics import Registry
 
 logger = logging.getLogger("castlegate.breaker")
 
+OPEN_BREAKERS = "castlegate_breaker_open"  # the gauge
 NAME = "breaker"  # by which instances are taken out
 _NOT_REACHED = frozenset((Kinds.CONNECT, Kinds.CONNECT_TIMEOUT, Kinds.CERTIFICATE, Kinds.TLS))
 _BROKEN = frozenset((Kinds.NO_ANSWER, Kinds.RESET, Kinds.BAD_ANSWER, Kinds.TIMEOUT))
@@ -84,9 +85,7 @@ class _Judge:
         self._service = service
         self._settings = settings
         self._statuses = frozenset(settings.status)
-        self._open = registry.gauge(
-            "castlegate_breaker_open", "Workers in which a breaker is open or half open.", "service", "of"
-        )
+        self._open = registry.gauge(OPEN_BREAKERS, "Workers in which a breaker is open or half open.", "service", "of")
         self._opened = registry.counter("castlegate_breaker_opened_total", "Breakers that opened.", "service", "of")
         self._refused = registry.counter(
             "castlegate_breaker_refused_total", "Calls refused because a breaker was open.", "service"

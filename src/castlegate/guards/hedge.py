@@ -11,7 +11,6 @@ taken by then, so however many instances are slow, no more are repeated than the
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ClassVar
@@ -41,7 +40,7 @@ class HedgeSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     after: Seconds | None = None
     """Always after so long, in place of a percentile."""
     percentile: Annotated[float, msgspec.Meta(ge=50, lt=100)] = 95.0
-    """When it takes longer than so many percent of the last 256 calls."""
+    """When it takes longer than so many percent of the calls of late."""
     least: Seconds = 0.001
     """But never sooner than this; the percentile of an idle service says little."""
 
@@ -63,7 +62,6 @@ class Hedge:
         self.lately = lately
         self.budget = budget
         self.now = now
-        self.alarms = _Alarms(now)
         hedges = registry.counter(
             "castlegate_upstream_hedges_total",
             "Second tries of slow calls: sent, and those whose answer was the first.",
@@ -105,52 +103,13 @@ class Hedge:
         return None if lately is None else max(lately, said.least)
 
 
-class _Alarm:
-    """When a race gets its second try; without one if it is over."""
-
-    __slots__ = ("at", "race")
-
-    def __init__(self, at: float, race: _Race) -> None:
-        self.at = at
-        self.race: _Race | None = race
-
-
-class _Alarms:
-    """Those of all calls, behind one timer of the loop: their delays are the same, so they ring in order. (One that got
-    shorter may be late once.)
-    """
-
-    __slots__ = ("_alarms", "_now", "_running")
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._alarms: deque[_Alarm] = deque()
-        self._running = False
-
-    def ring(self, at: float, race: _Race) -> _Alarm:
-        """At this loop time, unless the race is taken out before."""
-        alarm = _Alarm(at, race)
-        self._alarms.append(alarm)
-        if not self._running:
-            self._running = True
-            asyncio.get_running_loop().call_at(at, self._ring)
-        return alarm
-
-    def _ring(self) -> None:
-        alarms, now = self._alarms, self._now()
-        while alarms and (alarms[0].race is None or alarms[0].at <= now):
-            race = alarms.popleft().race
-            if race is not None:
-                race.start_second()
-        self._running = bool(alarms)
-        if alarms:
-            asyncio.get_running_loop().call_at(alarms[0].at, self._ring)
-
-
 class _Race:
     """One call, tried once or twice."""
 
-    __slots__ = ("_began", "_call", "_ended", "_failure", "_hedge", "_inner", "_second", "_tries", "_waiter")
+    __slots__ = (
+        "_began", "_call", "_ended", "_failure", "_hedge", "_inner", "_refused", "_second", "_timer", "_tries",
+        "_waiter",
+    )  # fmt: skip
 
     def __init__(self, hedge: Hedge, inner: Caller, call: Call) -> None:
         self._hedge = hedge
@@ -162,15 +121,16 @@ class _Race:
         self._ended = 0
         self._failure: _Result | None = None  # of the one that ended first, while the other may do better
         self._second: Call | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._refused = False
 
     async def run(self) -> Reply:
         """The answer. Raises what the first of the tries failed with, if both did."""
         hedge = self._hedge
         self._start(self._call)
-        alarm: _Alarm | None = None
         try:
             if not self._waiter.done() and (delay := hedge.delay) is not None:
-                alarm = hedge.alarms.ring(self._began + delay, self)
+                self._timer = asyncio.get_running_loop().call_later(delay, self._start_second)
             return await self._waiter
         except asyncio.CancelledError:
             if self._waiter.done() and not self._waiter.failed():
@@ -178,8 +138,8 @@ class _Race:
             raise
         finally:
             hedge.lately.observe(hedge.now() - self._began)
-            if alarm is not None:
-                alarm.race = None
+            if self._timer is not None:
+                self._timer.cancel()
             for task in self._tries:
                 task.cancel()
             if len(self._tries) > 1:
@@ -191,16 +151,20 @@ class _Race:
         self._tries.append(task)
         task.start()
 
-    def start_second(self) -> None:
+    def _start_second(self) -> None:
         """It has taken long enough."""
         hedge, first = self._hedge, self._call
         left = first.until(self._began) - hedge.now()
         if self._waiter.done() or left <= 0:
             return
         if not hedge.budget.take():
-            hedge.refused.value += 1
+            # Those that began together are late together: there may be room in a moment.
+            hedge.refused.value += not self._refused
+            self._refused = True
+            self._timer = asyncio.get_running_loop().call_later(hedge.delay or left, self._start_second)
             return
         self._second = first.once_more(left)
+        first.sent = True  # whoever gives it up cannot know which of the two has left
         hedge.sent.value += 1
         self._start(self._second)
 

@@ -57,10 +57,10 @@ class Instance(Protocol):
     async def services(self) -> dict[str, Any]:
         """The instances of HTTP services, for people."""
 
-    def drain(self, service: str, instance: str) -> bool:
+    async def drain(self, service: str, instance: str) -> bool:
         """Give an instance nothing new; whether there is one."""
 
-    def resume(self, service: str, instance: str) -> bool:
+    async def resume(self, service: str, instance: str) -> bool:
         """The contrary."""
 
     async def reload(self) -> str:
@@ -158,10 +158,10 @@ class Admin:
         return _json(200, await self._instance.services())
 
     async def _drain(self, request: Request) -> Response:
-        return _told(request, "drained", self._instance.drain)
+        return await _told(request, "drained", self._instance.drain)
 
     async def _undrain(self, request: Request) -> Response:
-        return _told(request, "not drained", self._instance.resume)
+        return await _told(request, "not drained", self._instance.resume)
 
     async def _reload(self, _request: Request) -> Response:
         wrong = await self._instance.reload()
@@ -196,9 +196,9 @@ def router_of(handlers: dict[str, Handler]) -> Router[Route]:
     return Router(routes)
 
 
-def _told(request: Request, status: str, tell: Callable[[str, str], bool]) -> Response:
+async def _told(request: Request, status: str, tell: Callable[[str, str], Awaitable[bool]]) -> Response:
     service, instance = request.params["service"], request.params["instance"]
-    if not tell(service, instance):
+    if not await tell(service, instance):
         raise RequestRefused(Kinds.NOT_FOUND, "There is no such instance; GET /services lists them.")
     return _json(200, {"service": service, "instance": instance, "status": status})
 

@@ -53,9 +53,13 @@ class Follow(msgspec.Struct, tag=True):
 class Refresh(msgspec.Struct, tag=True):
     """Bring gauges and announcements up to date, and say so."""
 
+    number: int
+
 
 class Refreshed(msgspec.Struct, tag=True):
-    """They are."""
+    """They are, and every order before that is followed."""
+
+    number: int
 
 
 class Prepared(msgspec.Struct, tag=True):

@@ -61,7 +61,8 @@ class WorkerProcess:
         self._channel = channel
         self._asked = 0  # the version that `_answer` is to be about
         self._answer: asyncio.Future[Prepared | Refused | Switched] | None = None
-        self._refreshed = asyncio.Event()
+        self._refreshes = 0
+        self._refreshing: dict[int, asyncio.Future[None]] = {}  # those that are waited for, by number
         self.ended = asyncio.create_task(self._listen())
 
     @classmethod
@@ -114,11 +115,17 @@ class WorkerProcess:
 
     async def refresh(self, within: float) -> None:
         """Have its gauges brought up to date; a worker that is busy is not waited for longer than `within` seconds."""
-        self._refreshed.clear()
-        self._channel.tell(Refresh())
-        fresh = asyncio.ensure_future(self._refreshed.wait())
+        self._refreshes += 1
+        number, fresh = self._refreshes, asyncio.get_running_loop().create_future()
+        self._refreshing[number] = fresh
+        self._channel.tell(Refresh(number))
         await asyncio.wait([fresh], timeout=within)
-        fresh.cancel()
+        self._refreshing.pop(number, None)
+
+    def _refreshed(self, number: int) -> None:
+        fresh = self._refreshing.pop(number, None)
+        if fresh is not None:
+            fresh.set_result(None)
 
     def kill(self) -> None:
         """At once."""
@@ -131,7 +138,7 @@ class WorkerProcess:
                 for told in word.announced:
                     self.registry.mirror(told)
             elif isinstance(word, Refreshed):
-                self._refreshed.set()
+                self._refreshed(word.number)
             elif isinstance(word, State):
                 self.state = word
             elif isinstance(word, Outs):
@@ -141,7 +148,8 @@ class WorkerProcess:
                     self.switched = word.version
                 self._answer.set_result(word)
         self._channel.close()
-        self._refreshed.set()
+        for number in list(self._refreshing):
+            self._refreshed(number)
         status: int = await asyncio.get_running_loop().run_in_executor(None, self.process.wait)
         self.state = State(False, "ended")
         return status

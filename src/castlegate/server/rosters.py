@@ -172,7 +172,7 @@ class Rosters:
         if instance not in (drained := self._drained.setdefault(service, {})):
             drained[instance] = self._timer.now()
             logger.info("service %s: %s is drained", service, instance)
-            self._change(service)
+            self._tell_at_once(service)
         return True
 
     def resume(self, service: str, instance: str) -> bool:
@@ -180,12 +180,15 @@ class Rosters:
         known = instance in self._names(service)
         if self._drained.get(service, {}).pop(instance, None) is not None:
             logger.info("service %s: %s is drained no longer", service, instance)
-            self._change(service)
+            self._tell_at_once(service)
             return True
         return known
 
     def services(self) -> dict[str, Any]:
-        """All of it, for people."""
+        """All of it, for people; what workers have not been told yet they are told now."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell_changes()
         return {name: self._shown(name, service) for name, service in self._watching.services.items()}
 
     def _shown(self, name: str, service: _Watched) -> dict[str, Any]:
@@ -268,6 +271,12 @@ class Rosters:
         if self._telling is None:
             wait = max(_TOGETHER, self._told_at + _APART - self._loop.time())
             self._telling = self._loop.call_later(wait, self._tell_changes)
+
+    def _tell_at_once(self, name: str) -> None:
+        self._changed.add(name)
+        if self._telling is not None:
+            self._telling.cancel()
+        self._tell_changes()
 
     def _tell_changes(self) -> None:
         self._telling, self._told_at = None, self._loop.time()

@@ -26,6 +26,7 @@ import uvloop
 from castlegate.build import Readiness
 from castlegate.config.report import ConfigError, Report
 from castlegate.document import Document, Loaded, load
+from castlegate.guards.breaker import OPEN_BREAKERS
 from castlegate.server.admin import AdminPort
 from castlegate.server.broker import embedded_broker
 from castlegate.server.control import Discard, Drain, Follow, Outs, Prepare, Refused, Switch
@@ -383,7 +384,7 @@ class Supervisor:
 
     async def metrics(self) -> Registry:
         """Of all workers together, with those that are gone."""
-        await asyncio.gather(*[worker.refresh(_REFRESH) for worker in self._workers if worker is not None])
+        await self._refresh()
         together = Registry()
         self._own.refresh()
         together.add(self._own, gauges=True)
@@ -402,17 +403,32 @@ class Supervisor:
         ]  # fmt: skip
 
     async def services(self) -> dict[str, Any]:
-        """Their instances: who is out, since when and why."""
-        await asyncio.gather(*[worker.refresh(_REFRESH) for worker in self._workers if worker is not None])
-        return self._rosters.services()
+        """Their instances: who is out, since when and why; and the breakers that are open, with in how many workers.
+        Workers know what is told here.
+        """
+        await self._refresh()
+        services = self._rosters.services()
+        gauges = (await self.metrics()).families.get(OPEN_BREAKERS)
+        for (service, of), gauge in gauges.children.items() if gauges is not None else ():
+            if gauge.value:
+                services.setdefault(service, {}).setdefault("open_breakers", {})[of] = int(gauge.value)
+        return services
 
-    def drain(self, service: str, instance: str) -> bool:
-        """Give an instance of a service nothing new; whether there is one."""
-        return self._rosters.drain(service, instance)
+    async def drain(self, service: str, instance: str) -> bool:
+        """Give an instance of a service nothing new; whether there is one. Workers know of it when this returns."""
+        known = self._rosters.drain(service, instance)
+        await self._refresh()
+        return known
 
-    def resume(self, service: str, instance: str) -> bool:
+    async def resume(self, service: str, instance: str) -> bool:
         """The contrary."""
-        return self._rosters.resume(service, instance)
+        known = self._rosters.resume(service, instance)
+        await self._refresh()
+        return known
+
+    async def _refresh(self) -> None:
+        """Have workers say what is new, when they have followed all orders before; busy ones are not waited for."""
+        await asyncio.gather(*[worker.refresh(_REFRESH) for worker in self._workers if worker is not None])
 
     def _announce(self, admin: socket.socket) -> None:
         said = self._document.listen.tls, self._document.admin.tls

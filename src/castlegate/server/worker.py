@@ -123,7 +123,7 @@ class Worker:
                 generation.follow(order.service, order.roster)
         elif isinstance(order, Refresh):
             self._report()
-            self._channel.tell(Refreshed())
+            self._channel.tell(Refreshed(order.number))
         elif isinstance(order, DrainOrder):
             if self._listener is not None:
                 self._listener.tell_to_close()

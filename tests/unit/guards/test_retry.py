@@ -4,6 +4,7 @@ import asyncio
 import math
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,3 +144,29 @@ def test_each_try_but_the_last_has_its_own_time() -> None:
     assert [left for _, _, left in service.asked] == [0.5, 0.5, 3.0]
     assert isinstance(result, Reply)
     assert math.isclose(service.now, 101.8)
+
+
+@pytest.mark.parametrize(
+    ("said", "tries"),
+    [
+        (b"0", 2),
+        (b"Wed, 21 Oct 2015 07:28:00 GMT", 2),
+        (b"soon", 2),
+        (b"Wed, 21 Oct 2099 07:28:00 GMT", 1),
+        (b"9" * 400, 1),
+        (b"Wed, 99 Oct 2015 07:28:00 GMT", 2),
+    ],
+)
+async def test_a_retry_after_is_a_number_or_a_date_and_beyond_the_deadline_it_is_the_end(
+    said: bytes, tries: int
+) -> None:
+    asked: list[Call] = []
+
+    async def busy(call: Call) -> Reply:
+        asked.append(call)
+        return Reply(503, Headers.of([(b"retry-after", said)]), b"")
+
+    settings = Retries(tries=2, status=[503], backoff=0.0)
+    guard = Retry("s", settings, Instances[Any](), RepeatBudget(0.2, 3), lambda: 100.0, Registry())
+    assert (await guard.wrap(busy)(make_call(b"GET", key=False))).status == 503
+    assert len(asked) == tries

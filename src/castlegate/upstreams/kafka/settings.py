@@ -189,9 +189,9 @@ class GroupSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
     group: str
     """Its name."""
-    every: Seconds = 3.0
+    every: Seconds = 5.0
     """Between two looks."""
-    horizon: Seconds = 15.0
+    horizon: Seconds = 20.0
     """How far it is looked back: longer than the service takes between two commits of what it has read."""
 
     def check(self, at: Place) -> None:
