@@ -27,4 +27,5 @@ def test_a_snippet_is_a_configuration(snippet: str, tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(snippet)
     (tmp_path / "partners.keys").touch()  # which the guide has the reader make
-    assert load(path, {"IDP_SECRET": "correct-horse-battery"}).document.routes
+    secrets = {"IDP_SECRET": "correct-horse-battery", "STICKY_SECRET": "0123456789-0123456789"}
+    assert load(path, secrets).document.routes
