@@ -23,12 +23,14 @@ from castlegate.policies.authorize import check_nobody, check_public, check_use
 from castlegate.policies.limits.settings import Named, check_limits
 from castlegate.routing.passing import Entry, ways_past
 from castlegate.routing.template import RouteKey, parse_key
+from castlegate.upstreams.http.balance import Balance
 from castlegate.upstreams.kafka.settings import KafkaService, check_reply_mode, check_topic
 
 if TYPE_CHECKING:
     from castlegate.document import Document, OwnIssuer, Route, Scheme, Service
 
 _ALL = {"0.0.0.0", "::"}
+_OF_PATH = re.compile(r"\{path\.([^{}?:]+)[^{}]*\}")
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HTTP_ONLY = (*VERBS, "strip_prefix", "add_prefix")
 _KAFKA_ONLY = ("key", "status", "reply")
@@ -99,10 +101,22 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
         place.mistake("a service's name has letters, digits, '_' and '-', and begins with a letter")
     if service.kafka is not None:
         _check_kafka(document, place.field("kafka"), at)
+    if service.http is not None:
+        _check_balance(document, name, service.http.balance, place.field("http", "balance", "key"))
     if service.canary is not None:
         _check_other(document, name, service.canary.service, place.field("canary", "service"), at)
     if service.mirror is not None:
         _check_shadow(document, name, service.mirror.service, place.field("mirror", "service"), at)
+
+
+def _check_balance(document: Document, name: str, balance: Balance, at: Place) -> None:
+    """That the parameter of the path which decides is one that some route has."""
+    param = _OF_PATH.fullmatch(balance.key or "")
+    if param is None or at.spoilt:
+        return
+    calling = [text for text, route in document.routes.items() if (route.call or "").partition(".")[0] == name]
+    if calling and not any(f"{{{param[1]}" in text for text in calling):
+        at.mistake(f"no route that calls '{name}' has a path parameter '{param[1]}'")
 
 
 def _check_other(document: Document, name: str, said: str, place: Place, at: Place) -> Service | None:

@@ -87,10 +87,11 @@ class ServerConnection(asyncio.Protocol):
             self._pump.start()
         return waiter
 
-    def abandon(self) -> None:
-        """The caller has gone: the answer, if it comes, is nobody's."""
-        self._waiter = None
-        self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
+    def abandon(self, call: Call) -> None:
+        """Who made this call has gone: the answer, unless it has just come, is nobody's."""
+        if self._call is call:
+            self._waiter = None
+            self._break(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
 
     def close(self) -> None:
         """Close an idle connection."""

@@ -238,10 +238,10 @@ class HttpUpstream:
             raise
         except asyncio.CancelledError:
             if connection is not None and waiter is not None:
-                if not waiter.done():
-                    connection.abandon()
-                elif not waiter.failed():
+                if waiter.done() and not waiter.failed():
                     waiter.result().close()  # it came in the same moment
+                else:
+                    connection.abandon(call)  # of a task, the waiter itself is cancelled
             raise
         finally:
             if waiter is None:
