@@ -201,7 +201,7 @@ class Question:
             if reply is not None:
                 reply.close()
             elif connection is not None and not connection.closed:
-                connection.abandon()
+                connection.abandon(call)
             pool.close()
 
     def _judge(self, reply: Reply, body: bytes) -> str:
