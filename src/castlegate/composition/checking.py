@@ -72,8 +72,8 @@ def _warn_of_unsafe(parts: Mapping[str, PartSettings], method: bytes, at: Place)
         verb = (part.verb or method.decode()).upper()
         if part.retry is not None and part.retry.idempotency_key is None:
             at.field(name, "retry").warning(
-                f"a {verb} that may have been executed is not repeated, only one that was not sent; if the service knows "
-                "requests by a key, say it with 'idempotency_key'"
+                f"a {verb} that may have been executed is not repeated, only one that was not sent; if the service "
+                "knows requests by a key, say it with 'idempotency_key'"
             )
         forgiving = [word for word in ("optional", "fallback", "fallback_call") if _says(part, word)]
         if forgiving:
