@@ -184,11 +184,16 @@ class Rosters:
             return True
         return known
 
+    def tell_now(self) -> bool:
+        """Tell workers what they have not been told yet; whether there was anything."""
+        if self._telling is None:
+            return False
+        self._telling.cancel()
+        self._tell_changes()
+        return True
+
     def services(self) -> dict[str, Any]:
-        """All of it, for people; what workers have not been told yet they are told now."""
-        if self._telling is not None:
-            self._telling.cancel()
-            self._tell_changes()
+        """All of it, for people."""
         return {name: self._shown(name, service) for name, service in self._watching.services.items()}
 
     def _shown(self, name: str, service: _Watched) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _PREPARE = 30.0  # seconds for a worker to make a generation
 _SWITCH = 10.0  # and to switch to it
 _BACKOFF = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)  # seconds before a worker is replaced that ended soon after its start
 _STEADY = 30.0  # seconds a worker must have lived for its end to be no sign of more to come
+_TELLINGS = 5  # that GET /services waits for, where instances change faster than workers follow
 _REFRESH = 0.25  # seconds that a busy worker may take to bring its gauges up to date
 _WATCH = 1.0  # seconds between two looks at the file
 _LAST = 7.0  # seconds beyond `drain.limit` for what a worker does when its clients are gone
@@ -406,7 +407,11 @@ class Supervisor:
         """Their instances: who is out, since when and why; and the breakers that are open, with in how many workers.
         Workers know what is told here.
         """
-        await self._refresh()
+        for _ in range(_TELLINGS):
+            self._rosters.tell_now()
+            await self._refresh()
+            if not self._rosters.tell_now():
+                break
         services = self._rosters.services()
         gauges = (await self.metrics()).families.get(OPEN_BREAKERS)
         for (service, of), gauge in gauges.children.items() if gauges is not None else ():
