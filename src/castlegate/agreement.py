@@ -145,9 +145,14 @@ def _check_balance(document: Document, name: str, balance: Balance, at: Place) -
     param = _OF_PATH.fullmatch(balance.key or "")
     if param is None or at.spoilt:
         return
-    calling = [text for text, route in document.routes.items() if (route.call or "").partition(".")[0] == name]
+    calling = [text for text, route in document.routes.items() if name in _called(route)]
     if calling and not any(f"{{{param[1]}" in text for text in calling):
         at.mistake(f"no route that calls '{name}' has a path parameter '{param[1]}'")
+
+
+def _called(route: Route) -> set[str]:
+    """The services that it calls."""
+    return {(each.call or "").partition(".")[0] for each in (route, *route.composed)}
 
 
 def _check_other(document: Document, name: str, said: str, place: Place, at: Place) -> Service | None:
@@ -174,7 +179,7 @@ def _check_shadow(document: Document, name: str, said: str, place: Place, at: Pl
         return
     if other.http is None:
         place.mistake("only calls of services that speak HTTP are copied: over Kafka they would share what others need")
-    elif any((route.call or "").partition(".")[0] == said for route in document.routes.values()):
+    elif any(said in _called(route) for route in document.routes.values()):
         place.mistake(f"'{said}' is called by routes, whose connections copies would take; name a service for it alone")
 
 

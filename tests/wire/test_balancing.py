@@ -170,4 +170,4 @@ def test_requests_by_instance_are_in_the_metrics(start: Start, origins: list[Ori
     for origin in origins:
         labels = f'{{service="three",address="127.0.0.1:{origin.port}",result="answered"}}'
         assert metrics[f"castlegate_upstream_requests_total{labels}"] == 2
-    assert metrics['castlegate_upstream_instances{service="three",state="well"}'] == 3
+    assert metrics['castlegate_instances{service="three",state="all"}'] == 3

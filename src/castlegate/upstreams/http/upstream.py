@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,26 +142,19 @@ class HttpUpstream:
 
     def watch(self, registry: Registry) -> None:
         """Have the gauges of its service tell of this one."""
-        connections, waiting, instances = _gauges(registry)
+        connections, waiting = _gauges(registry)
         connections.watch(lambda: sum(pool.idle for pool in self._pools()), self._name, "idle")
         connections.watch(lambda: sum(pool.open - pool.idle for pool in self._pools()), self._name, "busy")
         waiting.watch(lambda: sum(pool.waiting for pool in self._pools()), self._name)
-        for state in _STATES:
-            instances.watch(partial(self._count, state), self._name, state)
         _panic(registry).watch(lambda: self.instances.panicking, self._name)
 
     def unwatch(self, registry: Registry) -> None:
         """There is no such service any more."""
-        connections, waiting, instances = _gauges(registry)
+        connections, waiting = _gauges(registry)
         connections.forget(self._name, "idle")
         connections.forget(self._name, "busy")
         waiting.forget(self._name)
-        for state in _STATES:
-            instances.forget(self._name, state)
         _panic(registry).forget(self._name)
-
-    def _count(self, state: str) -> int:
-        return sum(_state(each) == state for each in self.instances.members)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -278,22 +270,14 @@ def _rank(instance: HttpInstance) -> str:
     return f" ({', '.join(filter(None, (weight, priority)))})" if weight or priority else ""
 
 
-_STATES = ("well", "out", "drained")
-
-
-def _state(instance: Instance) -> str:
-    return "well" if instance.well else "out" if instance.drained_since is None else "drained"
-
-
 def _panic(registry: Registry) -> Family[Gauge]:
     return registry.gauge(
         "castlegate_upstream_panic", "Workers that call all instances of a service, since too few are well.", "service"
     )
 
 
-def _gauges(registry: Registry) -> tuple[Family[Gauge], Family[Gauge], Family[Gauge]]:
+def _gauges(registry: Registry) -> tuple[Family[Gauge], Family[Gauge]]:
     return (
         registry.gauge("castlegate_upstream_connections", "Connections to services by state.", "service", "state"),
         registry.gauge("castlegate_upstream_waiting", "Calls that wait for a connection.", "service"),
-        registry.gauge("castlegate_upstream_instances", "Instances of services by state.", "service", "state"),
     )
