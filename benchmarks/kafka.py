@@ -16,8 +16,8 @@ from tests.testbeds.kafka import RealKafka, Unprepared
 from tests.testbeds.processes import Program
 from tests.testbeds.topics import create_topics
 
-_PARTITIONS = 4
-_PATHS = [f"/orders/{number}" for number in range(1, 101)]
+PARTITIONS = 4
+PATHS = [f"/orders/{number}" for number in range(1, 101)]
 
 
 def main() -> int:
@@ -29,14 +29,14 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     try:
-        create_topics(kafka.bootstrap, {"bench.echo": _PARTITIONS, "bench.echo.reply": _PARTITIONS})
+        create_topics(kafka.bootstrap, {"bench.echo": PARTITIONS, "bench.echo.reply": PARTITIONS})
         config = Path(__file__).with_name("gateway_kafka.yaml").read_text()
         subjects = [castlegate(config, {"KAFKA": kafka.bootstrap}), nest_gateway(kafka.bootstrap)]
         command = pinned(LOAD_CORE, [sys.executable, "-m", "benchmarks.services.echo"])
         with Program(command, name="echo", cwd=REPO, env={"BOOTSTRAP": kafka.bootstrap}) as echo:
             echo.wait_for_line("^ready")
             # Long enough for the compilers of two virtual machines: Kafka's and Node's.
-            return compare("Kafka request-reply", subjects, Load(_PATHS), options, warm_up_s=10)
+            return compare("Kafka request-reply", subjects, Load(PATHS), options, warm_up_s=10)
     except (CannotMeasure, Unprepared) as error:
         print(error, file=sys.stderr)
         return 1
