@@ -91,6 +91,17 @@ def test_another_call_stands_in_before_the_fallback(home: Services, start: Start
     assert answer.parts == {"first": "fallback", "second": "fallback", "third": "error"}
 
 
+def test_another_call_stands_in_for_one_that_is_late(home: Services, start: Start) -> None:
+    parts = "".join(
+        f"      p{number}: {{call: s, get: /slow, timeout: 50ms, fallback_call: {{call: s, get: /recs, timeout: 1s}}}}\n"
+        for number in range(20)
+    )
+    gateway = start(f"  GET /a:\n    compose:\n{parts}")
+    home.hold("/slow")
+    answer = ask(gateway, "/a")
+    assert set(answer.parts.values()) == {"fallback"}
+
+
 def test_values_are_parts_too(home: Services, start: Start) -> None:
     gateway = start("""
   GET /a/{id}:

@@ -262,6 +262,22 @@ def test_nothing_is_written_behind_a_forged_record(gateway: Gateway, authority: 
     assert quiet(gateway)
 
 
+def test_who_says_goodbye_behind_its_request_still_gets_an_answer_that_is_made_at_once(
+    gateway: Gateway, authority: Authority
+) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as raw:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = authority.trusting().wrap_bio(incoming, outgoing, server_hostname="localhost")
+        _shake_hands(tls, incoming, outgoing, raw)
+        tls.write(b"GET /unknown HTTP/1.1\r\nHost: h\r\n\r\n")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()  # close_notify, in the same flight
+        raw.sendall(outgoing.read())
+        while received := raw.recv(65536):
+            incoming.write(received)
+    assert tls.read(65536).startswith(b"HTTP/1.1 404 ")
+
+
 def _shake_hands(tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, raw: socket.socket) -> None:
     while True:
         try:

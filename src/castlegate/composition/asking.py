@@ -82,7 +82,14 @@ class Asking:
             task.cancel()
 
     def expire(self) -> None:
-        """Called by the timer, and by the run when its time is up: the answer is late, or the rest of it."""
+        """Called by the timer. What it had already taken out, together with what ended this very call, is for a call
+        that is over: another one may have begun.
+        """
+        if self._timed and self._timed <= self.run.timer.now():
+            self.run_out()
+
+    def run_out(self) -> None:
+        """The answer is late, or the rest of it."""
         self._timed = 0.0
         self._late = True
         if self._task is not None:

@@ -64,10 +64,10 @@ class Elements:
         self._waiting.extend(keys[start : start + plan.size] for start in range(0, len(keys), plan.size))
         self._pump()
 
-    def expire(self) -> None:
+    def run_out(self) -> None:
         """What is under way is late."""
         for chunk in list(self._active):
-            chunk.expire()
+            chunk.run_out()
 
     def give_up(self) -> None:
         """Nobody wants the answers."""

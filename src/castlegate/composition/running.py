@@ -119,7 +119,7 @@ class Run:
         """Called by the timer: what is under way is late, whatever its callers make of deadlines."""
         for state in self.states:
             if state.began and not state.ended:
-                state.expire()
+                state.run_out()
 
     def _end(self) -> None:
         self.over = True
@@ -175,12 +175,12 @@ class PartRun(Asking):
         self._asks = asked
         self.ask(asked, self.run.values, self._until(asked.plan.timeout, now), now)
 
-    def expire(self) -> None:
+    def run_out(self) -> None:
         """See `Asking`."""
         if self._elements is None:
-            super().expire()
+            super().run_out()
         else:
-            self._elements.expire()
+            self._elements.run_out()
 
     def cancel(self, now: float) -> None:
         """The whole is over."""

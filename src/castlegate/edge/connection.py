@@ -87,7 +87,10 @@ class ClientConnection(asyncio.Protocol):
         self.receiver.receive(data)
 
     def eof_received(self) -> None:
-        """The client sends no more: it has gone, as far as anyone can tell (nginx and Envoy judge alike)."""
+        """The client sends no more: it has gone, as far as anyone can tell (nginx and Envoy judge alike). What it was
+        answered in this very turn is still written.
+        """
+        self.write_held()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed, by whomever."""

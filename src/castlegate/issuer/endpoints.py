@@ -18,7 +18,7 @@ from castlegate.body import Budget
 from castlegate.calls.plan import CallPlan
 from castlegate.config.report import Report
 from castlegate.config.templates import compile_json
-from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome, RequestRefused
+from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome, PartUnfit
 from castlegate.headers import Headers
 from castlegate.issuer.answers import RefreshTransport, Refused, bad_credentials, failure
 from castlegate.issuer.families import Families, Granted, RefreshToken, new_token
@@ -211,7 +211,7 @@ class Issuer:
             said = {
                 name: msgspec.json.decode(template.render(request, parts)) for name, template in self._grant.items()
             }
-        except RequestRefused as refused:  # of a reference that is not there
+        except PartUnfit as refused:  # of a reference that is not there
             raise _bad_answer(refused.detail.rstrip(".")) from refused
         subject, claims = said["subject"], said["claims"]
         if isinstance(subject, int) and not isinstance(subject, bool):

@@ -90,9 +90,13 @@ class ServerConnection(asyncio.Protocol):
 
     def write_held(self) -> None:
         """Write the call that was held back for this moment (`Burst`)."""
+        if not self._held:
+            return
+        if self.closed:  # between being given to a task and the turn in which that sent the call
+            self._break(_closed_before())
+            return
         held, self._held = self._held, b""
-        if held and not self.closed:
-            self._transport.write(held)
+        self._transport.write(held)
 
     def abandon(self, call: Call) -> None:
         """Who made this call has gone: the answer, unless it has just come, is nobody's."""
@@ -145,7 +149,9 @@ class ServerConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """The instance sends no more; `connection_lost` follows, before which no call may be sent here."""
         self._ended = True
-        if self._call is None and not self.closed:
+        if self._held:  # nothing can be written any more
+            self._break(_closed_before())
+        elif self._call is None and not self.closed:
             self.close()  # orderly, as TLS wants it
             self._pool.forget(self)
 

@@ -104,6 +104,7 @@ class FunctionCaller:
         context = Context(call, until, self._means, self._runner.loop)
         try:
             given = arguments(self.signature, call, context, self._bodies)
+            call.sent = True
             result = await self._runner.run(
                 self.signature.function, given, until, asynchronous=self.signature.asynchronous
             )
