@@ -215,3 +215,21 @@ def test_what_cannot_be_reshaped_fails(shaped: tuple[Services, Start]) -> None:
         answer = ask(gateway, path)
         assert (answer.status, json.loads(answer.body)["type"]) == (502, "urn:castlegate:bad_answer")
     assert ask(gateway, "/most").parts == {"x": "error"}
+
+
+@pytest.mark.parametrize("depth", [500, 900, 960, 980, 990])
+@pytest.mark.parametrize(
+    "more",
+    ["pick: [a.b]", "drop: [a]", "rename: {a: b}", "merge: true, pick: [a]", "shape: a"],
+    ids=lambda text: text[:5],
+)
+def test_what_is_nested_too_deeply_to_be_looked_into_is_its_part_s_failure(
+    services: Services, start: Start, more: str, depth: int
+) -> None:
+    services.answers["/deep"] = http(b"[" * depth + b"]" * depth)
+    services.says("/fine", {"k": 1})
+    gateway = start(
+        f"  GET /a: {{compose: {{a: {{call: s, get: /deep, optional: true, {more}}}, b: {{call: s, get: /fine}}}}}}"
+    )
+    answer = ask(gateway, "/a")
+    assert (answer.status, answer.json["b"]) == (200, {"k": 1})

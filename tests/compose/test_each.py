@@ -166,3 +166,16 @@ def test_a_large_batch_goes_in_several_calls_of_which_some_may_fail(shop: Servic
     mark = {"_error": {"kind": "service_error", "status": 500}}
     assert answer.json == {"prices": [0, 2, mark, mark, 8]}
     assert answer.fields["castlegate-parts"].endswith(";failed=2")
+
+
+def test_equal_elements_are_bounded_by_what_they_become(services: Services, start: Start) -> None:
+    services.says("/price", "x" * 1000)
+    gateway = start('  POST /a: {compose: {b: {call: s, get: /price, each: "{body.skus[]}", limit: 64KiB}}}')
+    few = ask(
+        gateway, "/a", "Content-Type: application/json", method="POST", body=json.dumps({"skus": ["a"] * 60}).encode()
+    )
+    many = ask(
+        gateway, "/a", "Content-Type: application/json", method="POST", body=json.dumps({"skus": ["a"] * 99}).encode()
+    )
+    assert (few.status, many.status) == (200, 502)
+    assert len(services.asked("/price")) == 2

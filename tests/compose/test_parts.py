@@ -102,6 +102,31 @@ def test_another_call_stands_in_for_one_that_is_late(home: Services, start: Star
     assert set(answer.parts.values()) == {"fallback"}
 
 
+SETTLED_AT_ONCE = {
+    "a value": "{value: {k: 1}}",
+    "left out": '{call: s, get: /recs, when: "1 == 2", fallback: {k: 1}}',
+    "a reference that is missing": '{call: s, get: "/{query.nope}", fallback: {k: 1}}',
+    "each of nothing": '{call: s, get: /x, each: "{query.none?}", fallback: {k: 1}}',
+}
+
+
+@pytest.mark.parametrize("how", SETTLED_AT_ONCE)
+def test_what_waits_for_a_part_that_is_settled_at_once_is_asked_once(home: Services, start: Start, how: str) -> None:
+    home.says("/pay", {"paid": True})
+    home.says("/after", {})
+    gateway = start(f"""
+  POST /a:
+    compose:
+      first: {SETTLED_AT_ONCE[how]}
+      pay: {{call: s, post: /pay, send: {{k: "{{first.k?}}"}}}}
+      after: {{call: s, post: /after, send: {{k: "{{pay.paid?}}"}}}}
+""")
+    answer = ask(gateway, "/a", method="POST")
+    assert answer.status == 200
+    asked = {name: len(home.asked(f"/{name}")) for name in ("pay", "after")}
+    assert asked == {name: int(answer.parts[name] == "ok") for name in asked}
+
+
 def test_values_are_parts_too(home: Services, start: Start) -> None:
     gateway = start("""
   GET /a/{id}:

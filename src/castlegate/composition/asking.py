@@ -7,10 +7,11 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from castlegate.body import Body
-from castlegate.composition.contents import bad_answer
+from castlegate.composition.contents import bad_answer, too_deep
 from castlegate.composition.parts import PartCall
 from castlegate.errors import CallFailed, GatewayError, Kinds, Outcome
 from castlegate.message import Call, Reply
+from castlegate.rules.deadlines import GRAIN
 from castlegate.waiting import DirectTask
 
 if TYPE_CHECKING:
@@ -65,11 +66,14 @@ class Asking:
         except GatewayError as error:
             self.failed(error)
             return
+        except RecursionError:  # of what another part answered
+            self.failed(too_deep())
+            return
         if type(coroutine) is not CoroutineType:
             coroutine = _awaited(coroutine)
         if until < run.request.deadline:  # else the run's own end comes first
-            self._timed = until
-            run.timer.add(self, until)
+            self._timed = until + GRAIN  # the call's own end comes first: only that is judged by guards
+            run.timer.add(self, self._timed)
         self._task = task = DirectTask(coroutine, self._replied)
         task.start()
 
@@ -166,6 +170,8 @@ class Asking:
                 self.declined(reply, body)
         except GatewayError as failed:
             self.fall(failed)
+        except RecursionError:
+            self.fall(too_deep())
         except Exception as unforeseen:  # noqa: BLE001 - nobody above could answer for it
             self.run.fail(None, unforeseen)
 

@@ -26,6 +26,11 @@ _encode = msgspec.json.Encoder().encode
 Take = Callable[[bytes], bytes]
 
 
+def too_deep() -> CallFailed:
+    """It can be read, but not by what has to look into it."""
+    return bad_answer("The service's answer is nested too deeply.")
+
+
 def bad_answer(detail: str) -> CallFailed:
     """The service answered, and its answer is of no use."""
     return CallFailed(Kinds.BAD_ANSWER, Outcome.ANSWERED, detail)

@@ -137,10 +137,20 @@ class Elements:
             self._state.fall(self._error)
             return
         try:
+            self._bound()
             items = [self._item(key, element, self._plan.join) for key, element in self._in_place]
             self._state.elements_answered(b"[%b]" % b",".join(items), len(self._failed))
         except GatewayError as error:
             self._state.fall(error)
+
+    def _bound(self) -> None:
+        """Equal elements are asked for once and answered each: few bytes may become many. Raises `GatewayError`."""
+        limit, results = self._state.part.limit, self.results
+        own = 0 if self._plan.join is None else 1  # of the element itself
+        size = sum([len(results.get(key, NULL)) + own * len(key) for key, _ in self._in_place])
+        if size > limit:
+            raise bad_answer(f"The answers for all elements are larger than {limit} bytes.")
+        self._state.run.take(size)
 
     def _item(self, key: bytes, element: Any, join: str | None) -> bytes:
         result = self.results.get(key, NULL)

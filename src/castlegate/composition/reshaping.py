@@ -13,11 +13,12 @@ import jmespath
 import msgspec
 from jmespath.exceptions import JMESPathError, LexerError, ParseError
 
-from castlegate.composition.contents import bad_answer, parse
+from castlegate.composition.contents import bad_answer, parse, too_deep
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.expressions.syntax import Unreadable
 
 LONGEST = 4096  # characters of an expression
+_MOST_LISTS = 8  # within one another
 
 Shape = Callable[[bytes], bytes]
 Members = dict[str, msgspec.Raw]
@@ -121,12 +122,16 @@ def _tree(paths: Sequence[str]) -> Tree:
     return tree
 
 
-def _within(content: bytes, change: Callable[[Members], Members]) -> bytes:
-    """An object changed, or each in a list; anything else as it is."""
+def _within(content: bytes, change: Callable[[Members], Members], lists: int = _MOST_LISTS) -> bytes:
+    """An object changed, or each in a list; anything else as it is. Each list within a list is gone through once more,
+    so there may not be many.
+    """
     if is_object(content):
         return _encode(change(_members(content)))
     if is_list(content):
-        return b"[" + b",".join([_within(bytes(item), change) for item in _items(content)]) + b"]"
+        if not lists:
+            raise too_deep()
+        return b"[" + b",".join([_within(bytes(item), change, lists - 1) for item in _items(content)]) + b"]"
     return content
 
 

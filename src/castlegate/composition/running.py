@@ -17,7 +17,7 @@ from typing import Any
 
 from castlegate.body import Budget, Share
 from castlegate.composition.asking import Asking, declined
-from castlegate.composition.contents import NULL, Digest, bad_answer, parse
+from castlegate.composition.contents import NULL, Digest, bad_answer, parse, too_deep
 from castlegate.composition.elements import Elements
 from castlegate.composition.parts import CANCELLED, ERROR, FALLBACK, OK, SKIPPED, TIMEOUT, Part, PartCall
 from castlegate.composition.plans import common_headers
@@ -26,6 +26,7 @@ from castlegate.errors import GatewayError, Kinds, Outcome, PartUnfit
 from castlegate.expressions.program import Undecided
 from castlegate.headers import Headers
 from castlegate.message import Reply, Request
+from castlegate.rules.deadlines import GRAIN
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
@@ -57,10 +58,11 @@ class Run:
 
     def begin(self) -> None:
         """Start what needs nothing; `waiter` is settled when all is done, at the latest."""
-        self._deadline = self.request.deadline
+        self._deadline = self.request.deadline + GRAIN  # calls end by themselves first: only that is judged by guards
         self.timer.add(self, self._deadline)
-        for state in self.states:
-            if not state.waits and not self.over:
+        # Told beforehand: one that is settled at once begins what waited for it, which waits for nothing then.
+        for state in [state for state in self.states if not state.waits]:
+            if not self.over:
                 state.begin()
 
     def release(self) -> None:
@@ -167,6 +169,8 @@ class PartRun(Asking):
                 self._call_for(part.asked, self.began)
         except GatewayError as error:
             self.fall(error)
+        except RecursionError:  # of what another part answered
+            self.fall(too_deep())
         except Exception as unforeseen:  # noqa: BLE001 - this is called from within callbacks
             run.fail(None, unforeseen)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from castlegate.body import Budget
 from castlegate.calls.plan import FieldRules
 from castlegate.composition.answering import ASKED, Answer, failure
+from castlegate.composition.contents import too_deep
 from castlegate.composition.parts import Part
 from castlegate.composition.running import Run
 from castlegate.errors import GatewayError
@@ -48,6 +49,8 @@ def compose_endpoint(
                 response.headers = own_fields.apply(response.headers, request, run.values)
         except GatewayError as error:
             return problem(failure(run, error), request)
+        except RecursionError:
+            return problem(failure(run, too_deep()), request)
         return response
 
     return handle

@@ -23,6 +23,7 @@ from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.headers import Headers
 from castlegate.message import Call, Reply
 from castlegate.policies.facts import RequestFacts
+from castlegate.rules.deadlines import GRAIN
 from castlegate.telemetry.metrics import Registry
 from castlegate.waiting import Waiter
 
@@ -255,7 +256,7 @@ def test_what_is_not_foreseen_ends_the_run_with_that_error() -> None:
 def test_who_does_not_heed_a_part_s_time_is_given_up() -> None:
     services = Services()
     run = start({"slow": [], "other": []}, services, optional={"slow"}, timeouts={"slow": 2.0})
-    timer_of(run).expire(3.0)
+    timer_of(run).expire(3.0 + GRAIN)
     assert services.cancelled == {"slow"}
     assert run.states[0].outcome == "timeout"
     assert not run.over
@@ -267,7 +268,7 @@ def test_who_does_not_heed_a_part_s_time_is_given_up() -> None:
 def test_who_does_not_heed_the_route_s_time_is_given_up() -> None:
     services = Services()
     run = start({"a": [], "b": [], "c": ["a"]}, services, optional={"a", "b", "c"})
-    timer_of(run).expire(10.0)
+    timer_of(run).expire(10.0 + GRAIN)
     assert services.cancelled == {"a", "b"}
     assert run.over
     assert {state.outcome for state in run.states[:2]} == {"timeout"}
