@@ -259,7 +259,7 @@ class Rosters:
             passed = service.checks.passed
             reached = {each: passed[each] for each in service.checks.awaited if each in passed}
         ill = {} if service.checks is None else service.checks.outs()
-        return Roster(service.members, ill, dict(self._drained.get(name, {})), reached)
+        return Roster(service.members, ill, dict(self._drained.get(name, {})), reached, service.http.found_by)
 
     def _first_roster(self, name: str, service: _Watched) -> Roster:
         """With those that are not followed before the configuration is served: they are not checked yet."""
