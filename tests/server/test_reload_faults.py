@@ -117,6 +117,39 @@ def test_an_unforeseen_error_in_preparing_ends_no_worker(tmp_path: Path, origin:
     assert gateway.stop() == 0
 
 
+def test_a_reload_that_workers_refuse_changes_nothing_about_who_is_called(tmp_path: Path) -> None:
+    """Its checks are other ones, so by them nobody is well yet."""
+
+    def ill(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
+        return True
+
+    def config(interval: str, route: str) -> str:
+        return f"""
+services:
+  origin:
+    http: {{instances: ["http://127.0.0.1:{first.port}", "http://127.0.0.1:{second.port}"], balance: round_robin}}
+    health: {{path: /healthz, interval: {interval}}}
+defaults: {{public: true}}
+routes: {{"GET {route}": {{call: origin}}}}
+"""
+
+    with (
+        Origin() as first,
+        Origin(ill) as second,
+        Gateway(tmp_path, config("1h", "/x"), env=faulty(tmp_path, _UNPREPARED)) as gateway,
+    ):
+        gateway.program.wait_until(
+            lambda: [each["state"] for each in gateway.instances("origin").values()] == ["in", "out"],
+            "the checks of both",
+        )
+        gateway.rewrite(config("2h", "/fails-by-surprise"))
+        assert reload(gateway.admin)[0] == 422
+        assert [status(gateway, "/x") for _ in range(6)] == [200] * 6
+        assert gateway.metrics()['castlegate_upstream_panic{service="origin"}'] == 0
+        assert [each["state"] for each in gateway.instances("origin").values()] == ["in", "out"]
+
+
 def test_a_reload_while_it_starts_is_refused_and_harms_nothing(tmp_path: Path, origin: Origin) -> None:
     admin = free_port()
     path = tmp_path / "gateway.yaml"

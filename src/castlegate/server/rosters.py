@@ -132,7 +132,8 @@ class Rosters:
             self._gauge.watch(partial(self._count_ejected, name), name, "ejected")
             self._gauge.watch(partial(self._count_drained, name), name, "drained")
             self._change(name)
-        self._told.clear()  # generations were made of what was known on the way
+        # Generations were made of what was known on the way, and upstreams that are carried over were told nothing.
+        self._told.clear()
         await before.resources.retire([watching.resources])
 
     async def close(self) -> None:

@@ -157,8 +157,10 @@ class Worker:
             )
             # At once: what is written after they were read is a change.
             self._read = {made: signature(made.files) for made in generation.certificates}
+            carried = {} if self._generation is None else self._generation.upstreams
             for name, roster in order.rosters.items():
-                generation.follow(name, roster)
+                if generation.upstreams.get(name) is not carried.get(name):  # those serve, and are told when it does
+                    generation.follow(name, roster)
             await generation.compile()
             wanted = generation.document.access_log
             log = AccessLog.open(wanted.path, generation.document.redacted, self._dropped, self._log)
