@@ -50,6 +50,17 @@ def failing(self, name):
 build.Generation._route = failing
 """
 
+# And the supervisor where workers have prepared it.
+_UNSERVED = """
+import castlegate.server.supervisor as supervisor
+tell = supervisor._tell_warnings
+def failing(report):
+    if "/fails-by-surprise" in (report.folder / "gateway.yaml").read_text():
+        raise RuntimeError("nobody foresaw this")
+    return tell(report)
+supervisor._tell_warnings = failing
+"""
+
 
 @pytest.fixture
 def origin() -> Iterator[Origin]:
@@ -148,6 +159,27 @@ routes: {{"GET {route}": {{call: origin}}}}
         assert [status(gateway, "/x") for _ in range(6)] == [200] * 6
         assert gateway.metrics()['castlegate_upstream_panic{service="origin"}'] == 0
         assert [each["state"] for each in gateway.instances("origin").values()] == ["in", "out"]
+
+
+def test_after_an_unforeseen_error_nothing_looks_for_what_is_not_served(tmp_path: Path, origin: Origin) -> None:
+    def config(service: str, every: str, route: str) -> str:
+        return f"""
+services: {{{service}: {{http: {{file: {{path: instances.json, every: {every}}}}}}}}}
+defaults: {{public: true}}
+routes: {{"GET {route}": {{call: {service}}}}}
+"""
+
+    (tmp_path / "instances.json").write_text(json.dumps([f"http://127.0.0.1:{origin.port}"]))
+    with Gateway(tmp_path, config("before", "50ms", "/x"), env=faulty(tmp_path, _UNSERVED)) as gateway:
+
+        def looks(service: str) -> float:
+            return gateway.metrics()[f'castlegate_discovery_total{{service="{service}",result="found"}}']
+
+        gateway.rewrite(config("after", "10ms", "/fails-by-surprise"))
+        assert reload(gateway.admin) == (422, "an error of the gateway's own, which its log tells")
+        seen, wanted = looks("after"), looks("before") + 4
+        gateway.program.wait_until(lambda: looks("before") >= wanted, "more looks for what is served")
+        assert looks("after") == seen
 
 
 def test_a_reload_while_it_starts_is_refused_and_harms_nothing(tmp_path: Path, origin: Origin) -> None:

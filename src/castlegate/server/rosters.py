@@ -115,8 +115,9 @@ class Rosters:
         return watching
 
     async def discard(self, watching: Watching) -> None:
-        """It is not served after all."""
-        await watching.resources.retire([self._watching.resources])
+        """It is not served after all, unless it has been taken."""
+        if watching is not self._watching:
+            await watching.resources.retire([self._watching.resources])
 
     async def take(self, watching: Watching) -> None:
         """It is served from now on."""

@@ -284,7 +284,11 @@ class Supervisor:
             watching = await self._rosters.prepare(loaded.document)
         except ConfigError as error:
             return str(error)
-        wrong = await self._have_served(version, loaded, watching)
+        try:
+            wrong = await self._have_served(version, loaded, watching)
+        except BaseException:
+            await self._rosters.discard(watching)
+            raise
         if wrong:
             await self._rosters.discard(watching)
         return wrong
