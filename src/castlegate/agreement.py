@@ -179,8 +179,25 @@ def _check_shadow(document: Document, name: str, said: str, place: Place, at: Pl
         return
     if other.http is None:
         place.mistake("only calls of services that speak HTTP are copied: over Kafka they would share what others need")
-    elif any(said in _called(route) for route in document.routes.values()):
-        place.mistake(f"'{said}' is called by routes, whose connections copies would take; name a service for it alone")
+    elif callers := _callers(document, said):
+        place.mistake(
+            f"'{said}' is called by {callers}, whose connections copies would take; name a service for it alone"
+        )
+
+
+def _callers(document: Document, said: str) -> str:
+    """Who calls a service, copies apart; nothing if nobody does. What functions call is seen where they are checked."""
+    if any(said in _called(route) for route in document.routes.values()):
+        return "routes"
+    if any(said in _called(route) for route in document.every_route().values()):
+        return "the login of 'issuer'"
+    for name, scheme in document.auth.items():
+        if scheme.authorizer is not None and scheme.authorizer.call.partition(".")[0] == said:
+            return f"the authorizer '{name}'"
+    for name, service in document.services.items():
+        if service.canary is not None and service.canary.service == said:
+            return f"'{name}' as its canary"
+    return ""
 
 
 def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -> None:
