@@ -132,6 +132,8 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
     if service.http is not None:
         _check_balance(document, name, service.http.balance, place.field("http", "balance", "key"))
     check_guards(service, place, kafka=service.kafka is not None)
+    if service.concurrency is not None:
+        service.concurrency.check_share(document.worker_count, place.field("concurrency", "limit"))
     if service.hedge is not None and service.http is not None and len(service.http.instances) == 1:
         place.field("hedge").warning("there is one instance alone, which would be asked the same twice")
     if service.canary is not None:
