@@ -132,6 +132,8 @@ def _check_service(document: Document, name: str, service: Service, at: Place) -
     if service.http is not None:
         _check_balance(document, name, service.http.balance, place.field("http", "balance", "key"))
     check_guards(service, place, kafka=service.kafka is not None)
+    if service.concurrency is not None:
+        service.concurrency.check_share(document.worker_count, place.field("concurrency", "limit"))
     if service.hedge is not None and service.http is not None and len(service.http.instances) == 1:
         place.field("hedge").warning("there is one instance alone, which would be asked the same twice")
     if service.canary is not None:
@@ -179,8 +181,25 @@ def _check_shadow(document: Document, name: str, said: str, place: Place, at: Pl
         return
     if other.http is None:
         place.mistake("only calls of services that speak HTTP are copied: over Kafka they would share what others need")
-    elif any(said in _called(route) for route in document.routes.values()):
-        place.mistake(f"'{said}' is called by routes, whose connections copies would take; name a service for it alone")
+    elif callers := _callers(document, said):
+        place.mistake(
+            f"'{said}' is called by {callers}, whose connections copies would take; name a service for it alone"
+        )
+
+
+def _callers(document: Document, said: str) -> str:
+    """Who calls a service, copies apart; nothing if nobody does. What functions call is seen where they are checked."""
+    if any(said in _called(route) for route in document.routes.values()):
+        return "routes"
+    if any(said in _called(route) for route in document.every_route().values()):
+        return "the login of 'issuer'"
+    for name, scheme in document.auth.items():
+        if scheme.authorizer is not None and scheme.authorizer.call.partition(".")[0] == said:
+            return f"the authorizer '{name}'"
+    for name, service in document.services.items():
+        if service.canary is not None and service.canary.service == said:
+            return f"'{name}' as its canary"
+    return ""
 
 
 def _check_scheme(document: Document, scheme: Scheme, place: Place, at: Place) -> None:

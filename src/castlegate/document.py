@@ -7,6 +7,7 @@ either at once. What a value must fulfil on its own is checked by the struct tha
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -391,6 +392,13 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """What every route takes that does not say otherwise."""
     routes: dict[str, Route] = {}
     """The routes by method and path."""
+
+    @property
+    def worker_count(self) -> int:
+        """How many `auto` is: one for each processor that this process may use."""
+        if isinstance(self.workers, int):
+            return self.workers
+        return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
     def every_route(self) -> dict[str, Route]:
         """With those that the issuer adds."""

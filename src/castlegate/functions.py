@@ -68,6 +68,10 @@ def _check_found(document: Document, use: Use, found: Finding) -> None:
         why = unreachable(document.services, service)
         if why:
             use.at.mistake(f"the function calls {show(service)}: {why}")
+        copied = [name for name, each in document.services.items() if each.mirror and each.mirror.service == service]
+        if copied:
+            whose = listed([show(name) for name in copied])
+            use.at.mistake(f"the function calls {show(service)}, which is for copies of the calls of {whose} alone")
     if not (found.needs_principal and use.public):
         return
     if use.question.use == "policy":

@@ -7,10 +7,13 @@ generation that uses it has ended.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
+
+logger = logging.getLogger("castlegate.resources")
 
 
 class Resource(Protocol):
@@ -72,9 +75,12 @@ class Resources:
             await resource.start()
 
     async def retire(self, others: Iterable[Resources]) -> None:
-        """Stop those that none of the others holds."""
+        """Stop those that none of the others holds; one that cannot be is logged, and keeps no other from it."""
         used = {id(resource) for other in others for resource in other._held.values()}
-        for resource in self._held.values():
+        for (kind, _), resource in self._held.items():
             if id(resource) not in used and resource not in self._new:
-                await resource.stop()
+                try:
+                    await resource.stop()
+                except Exception:
+                    logger.exception("%s could not be stopped", kind)
         self._held.clear()

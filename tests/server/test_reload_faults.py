@@ -50,6 +50,17 @@ def failing(self, name):
 build.Generation._route = failing
 """
 
+# And the supervisor where workers have prepared it.
+_UNSERVED = """
+import castlegate.server.supervisor as supervisor
+tell = supervisor._tell_warnings
+def failing(report):
+    if "/fails-by-surprise" in (report.folder / "gateway.yaml").read_text():
+        raise RuntimeError("nobody foresaw this")
+    return tell(report)
+supervisor._tell_warnings = failing
+"""
+
 
 @pytest.fixture
 def origin() -> Iterator[Origin]:
@@ -115,6 +126,60 @@ def test_an_unforeseen_error_in_preparing_ends_no_worker(tmp_path: Path, origin:
     assert status(gateway, "/x") == 200
     assert gateway.metrics()["castlegate_worker_restarts_total"] == 0
     assert gateway.stop() == 0
+
+
+def test_a_reload_that_workers_refuse_changes_nothing_about_who_is_called(tmp_path: Path) -> None:
+    """Its checks are other ones, so by them nobody is well yet."""
+
+    def ill(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
+        return True
+
+    def config(interval: str, route: str) -> str:
+        return f"""
+services:
+  origin:
+    http: {{instances: ["http://127.0.0.1:{first.port}", "http://127.0.0.1:{second.port}"], balance: round_robin}}
+    health: {{path: /healthz, interval: {interval}}}
+defaults: {{public: true}}
+routes: {{"GET {route}": {{call: origin}}}}
+"""
+
+    with (
+        Origin() as first,
+        Origin(ill) as second,
+        Gateway(tmp_path, config("1h", "/x"), env=faulty(tmp_path, _UNPREPARED)) as gateway,
+    ):
+        gateway.program.wait_until(
+            lambda: [each["state"] for each in gateway.instances("origin").values()] == ["in", "out"],
+            "the checks of both",
+        )
+        gateway.rewrite(config("2h", "/fails-by-surprise"))
+        assert reload(gateway.admin)[0] == 422
+        assert [status(gateway, "/x") for _ in range(6)] == [200] * 6
+        assert gateway.metrics()['castlegate_upstream_panic{service="origin"}'] == 0
+        assert [each["state"] for each in gateway.instances("origin").values()] == ["in", "out"]
+
+
+def test_after_an_unforeseen_error_nothing_looks_for_what_is_not_served(tmp_path: Path, origin: Origin) -> None:
+    def config(service: str, every: str, route: str) -> str:
+        return f"""
+services: {{{service}: {{http: {{file: {{path: instances.json, every: {every}}}}}}}}}
+defaults: {{public: true}}
+routes: {{"GET {route}": {{call: {service}}}}}
+"""
+
+    (tmp_path / "instances.json").write_text(json.dumps([f"http://127.0.0.1:{origin.port}"]))
+    with Gateway(tmp_path, config("before", "50ms", "/x"), env=faulty(tmp_path, _UNSERVED)) as gateway:
+
+        def looks(service: str) -> float:
+            return gateway.metrics()[f'castlegate_discovery_total{{service="{service}",result="found"}}']
+
+        gateway.rewrite(config("after", "10ms", "/fails-by-surprise"))
+        assert reload(gateway.admin) == (422, "an error of the gateway's own, which its log tells")
+        seen, wanted = looks("after"), looks("before") + 4
+        gateway.program.wait_until(lambda: looks("before") >= wanted, "more looks for what is served")
+        assert looks("after") == seen
 
 
 def test_a_reload_while_it_starts_is_refused_and_harms_nothing(tmp_path: Path, origin: Origin) -> None:

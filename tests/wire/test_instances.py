@@ -400,3 +400,30 @@ def test_a_reload_keeps_what_was_found(start: Start, names: NameServer) -> None:
         assert gateway.order("/reload") == (200, {"status": "reloaded"})
         assert ask(gateway, 3) == {"0": 3}
         assert (origin.connections, len(names.asked)) == (connections, asked)
+
+
+def test_a_source_that_changes_while_a_request_is_in_flight_ends_no_worker(start: Start, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    goes_on = threading.Event()
+
+    def slowly(connection: object, _request: bytes) -> bool:
+        goes_on.wait(10)
+        connection.sendall(OK)  # type: ignore[attr-defined]
+        return True
+
+    with Origin(slowly) as plain, Origin(says(1), tls=serving(authority.issue("127.0.0.1"))) as encrypted:
+        (tmp_path / "users.json").write_text(json.dumps([f"http://127.0.0.1:{plain.port}"]))
+        gateway = start(config("{file: {path: users.json}}"))
+        with Client(gateway.port) as first:
+            first.send(GET)
+            gateway.program.wait_until(lambda: bool(plain.seen), "the call")
+            (tmp_path / "secure.json").write_text(json.dumps([f"https://127.0.0.1:{encrypted.port}"]))
+            gateway.rewrite(config(f"{{file: {{path: secure.json, scheme: https}}, tls: {{ca: {authority.file}}}}}"))
+            assert gateway.order("/reload") == (200, {"status": "reloaded"})
+            name = f"127.0.0.1:{encrypted.port}"
+            assert gateway.order(f"/services/users/{name}/drain")[0] == 200, "all of the service is told again"
+            assert gateway.order(f"/services/users/{name}/undrain")[0] == 200
+            assert ask(gateway, 1) == {"1": 1}
+            goes_on.set()
+            assert first.read_answer()[0] == 200
+        assert gateway.metrics()["castlegate_worker_restarts_total"] == 0

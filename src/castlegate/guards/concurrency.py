@@ -54,6 +54,13 @@ class ConcurrencySettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unkn
             said = "least" if self.least is not None else "most"
             at.field(said).mistake(f"'least' is {self.bounds[0]} and 'most' {self.bounds[1]}")
 
+    def check_share(self, workers: int, at: Place) -> None:
+        """Warn if there is less than one for each worker: a worker that gets none would refuse everything."""
+        if self.limit != "adaptive" and self.limit < workers:
+            at.warning(
+                f"each of the {workers} workers lets one call through, so {workers} may be under way, not {self.limit}"
+            )
+
     @property
     def bounds(self) -> tuple[int, int]:
         """Least and most of an adaptive one."""

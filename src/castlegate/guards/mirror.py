@@ -28,7 +28,7 @@ class MirrorSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     """A service that gets copies of calls; what it answers goes nowhere."""
 
     service: str
-    """The shadow: another service that speaks HTTP, called by no route, so that copies have connections of their
+    """The shadow: another service that speaks HTTP, called by nothing else, so that copies have connections of their
     own."""
     percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 100.0
     """How many of a hundred calls are copied."""

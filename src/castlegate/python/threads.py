@@ -53,16 +53,17 @@ class Threads:
         # Mutable, changed in the loop alone.
         self._made = 0
         self._busy = 0
+        self._stopped = False
         self._queue: dict[Job, None] = {}  # in the order of their coming
 
     async def start(self) -> None:
         """Nothing until it is needed."""
 
     async def stop(self) -> None:
-        """Threads end when they are free."""
+        """Threads end when they are free; what is queued gets a thread each, which ends behind it."""
+        self._stopped = True
         for _ in range(self._made):
             self._handed.put(None)
-        self._made = 0
 
     def watch(self, registry: Registry) -> None:
         """Have the gauges tell of these."""
@@ -91,7 +92,9 @@ class Threads:
         self._busy += 1
         job.running = True
         self._handed.put(job)
-        if self._made < self._busy:
+        if self._stopped:
+            self._handed.put(None)
+        if self._stopped or self._made < self._busy:
             self._made += 1
             threading.Thread(target=self._work, name=f"castlegate-python-{self._made}", daemon=True).start()
 

@@ -115,8 +115,9 @@ class Rosters:
         return watching
 
     async def discard(self, watching: Watching) -> None:
-        """It is not served after all."""
-        await watching.resources.retire([self._watching.resources])
+        """It is not served after all, unless it has been taken."""
+        if watching is not self._watching:
+            await watching.resources.retire([self._watching.resources])
 
     async def take(self, watching: Watching) -> None:
         """It is served from now on."""
@@ -132,7 +133,8 @@ class Rosters:
             self._gauge.watch(partial(self._count_ejected, name), name, "ejected")
             self._gauge.watch(partial(self._count_drained, name), name, "drained")
             self._change(name)
-        self._told.clear()  # generations were made of what was known on the way
+        # Generations were made of what was known on the way, and upstreams that are carried over were told nothing.
+        self._told.clear()
         await before.resources.retire([watching.resources])
 
     async def close(self) -> None:
@@ -259,7 +261,7 @@ class Rosters:
             passed = service.checks.passed
             reached = {each: passed[each] for each in service.checks.awaited if each in passed}
         ill = {} if service.checks is None else service.checks.outs()
-        return Roster(service.members, ill, dict(self._drained.get(name, {})), reached)
+        return Roster(service.members, ill, dict(self._drained.get(name, {})), reached, service.http.found_by)
 
     def _first_roster(self, name: str, service: _Watched) -> Roster:
         """With those that are not followed before the configuration is served: they are not checked yet."""

@@ -64,7 +64,7 @@ def run(config: Path) -> int:
     document, report = load(config)
     _tell_warnings(report)
     _check_log(document.access_log.path)
-    listening = listen(document.listen.address, worker_count(document.workers))
+    listening = listen(document.listen.address, document.worker_count)
     (admin,) = listen(document.admin.address)
     with embedded_broker(document.kafka):
         return uvloop.run(Supervisor(config, document, listening).run(admin))
@@ -74,13 +74,6 @@ def _tell_warnings(report: Report) -> None:
     """What is served, but is hardly meant so."""
     for warning in report.warnings:
         logger.warning("%s", warning)
-
-
-def worker_count(workers: int | str) -> int:
-    """How many `auto` is: one for each processor that this process may use."""
-    if isinstance(workers, int):
-        return workers
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 class Supervisor:
@@ -284,7 +277,11 @@ class Supervisor:
             watching = await self._rosters.prepare(loaded.document)
         except ConfigError as error:
             return str(error)
-        wrong = await self._have_served(version, loaded, watching)
+        try:
+            wrong = await self._have_served(version, loaded, watching)
+        except BaseException:
+            await self._rosters.discard(watching)
+            raise
         if wrong:
             await self._rosters.discard(watching)
         return wrong
@@ -345,7 +342,7 @@ class Supervisor:
                 "limit_store.entries",
             ),
             (before.admin != after.admin, at.field("admin"), "admin"),
-            (worker_count(before.workers) != worker_count(after.workers), at.field("workers"), "workers"),
+            (before.worker_count != after.worker_count, at.field("workers"), "workers"),
             (embedded[0] != embedded[1], at.field("kafka"), "the embedded broker"),
         ):
             if changed:

@@ -49,6 +49,7 @@ from castlegate.stores.counts import Counts, Layout
 from castlegate.telemetry.access_log import AccessLog
 from castlegate.telemetry.metrics import Announcement, Memory, Registry
 from castlegate.telemetry.stumbles import Stumbles
+from castlegate.upstreams.http.roster import Roster
 from castlegate.wire.certificates import FromFiles
 from castlegate.wire.timer import Timer
 from castlegate.wire.watching import keep_current
@@ -91,6 +92,7 @@ class Worker:
         self._state = State(False, "starting")
         self._outs = Outs({})  # as it was told
         self._stumbles = Stumbles(logger, "telling metrics and readiness")
+        self._unfit = Stumbles(logger, "following what is known of a service's instances")
 
     async def run(self) -> int:
         """Follow orders to the end; returns the exit status."""
@@ -119,8 +121,7 @@ class Worker:
         elif isinstance(order, Discard):
             await self._discard()
         elif isinstance(order, Follow):
-            for generation in self._living():
-                generation.follow(order.service, order.roster)
+            self._settle(order.service, order.roster)
         elif isinstance(order, Refresh):
             self._report()
             self._channel.tell(Refreshed(order.number))
@@ -130,6 +131,14 @@ class Worker:
         elif self._prepared is not None and self._prepared[0] == order.version:
             await self._switch()
         self._tell_metrics()
+
+    def _settle(self, service: str, roster: Roster) -> None:
+        """Where it does not fit, that is no reason to end: the next one is told all of it again."""
+        for generation in self._living():
+            try:
+                generation.follow(service, roster)
+            except Exception as error:  # noqa: BLE001 - logged
+                self._unfit.tell(error)
 
     async def _prepare(self, order: Prepare) -> None:
         await self._discard()
@@ -148,8 +157,10 @@ class Worker:
             )
             # At once: what is written after they were read is a change.
             self._read = {made: signature(made.files) for made in generation.certificates}
+            carried = {} if self._generation is None else self._generation.upstreams
             for name, roster in order.rosters.items():
-                generation.follow(name, roster)
+                if generation.upstreams.get(name) is not carried.get(name):  # those serve, and are told when it does
+                    generation.follow(name, roster)
             await generation.compile()
             wanted = generation.document.access_log
             log = AccessLog.open(wanted.path, generation.document.redacted, self._dropped, self._log)

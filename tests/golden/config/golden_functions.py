@@ -42,6 +42,10 @@ async def calls(nobody: Service, users: Annotated[Service, "users.get"], orders:
     return None
 
 
+async def calls_shadow(shadow: Service) -> Any:
+    return None
+
+
 async def knows(principal: Principal) -> str:
     return principal.subject
 

@@ -86,6 +86,21 @@ async def test_queued_functions_run_in_order_and_those_given_up_never(runner: Ru
     assert ran == []
 
 
+async def test_threads_end_when_they_are_stopped_also_those_made_for_what_was_queued() -> None:
+    loop, go, on = asyncio.get_running_loop(), threading.Event(), set[threading.Thread]()
+
+    def held() -> None:
+        on.add(threading.current_thread())
+        go.wait(5)
+
+    threads = Threads(PythonSettings(threads=2, queued=3), loop)
+    jobs = [threads.run(held) for _ in range(5)]
+    await threads.stop()
+    go.set()
+    await until(lambda: all(job.waiter.done() for job in jobs))
+    await until(lambda: not any(thread.is_alive() for thread in on))
+
+
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
 @pytest.mark.parametrize("asynchronous", [True, False])
 async def test_what_would_end_the_program_ends_one_request(

@@ -26,11 +26,13 @@ class Roster(msgspec.Struct, frozen=True):
     """Since when, in loop time."""
     reached: dict[str, float] = {}
     """When the latest check began that passed, of instances that workers have taken out; loop time."""
+    found_by: str | None = None
+    """What found the members: an upstream that is told by something else, before or after a reload, keeps its own."""
 
     def settle(self, upstream: HttpUpstream, now: float) -> None:
         """Have a worker's instances be as it says. Loop time is the same in all processes of a machine."""
         with upstream.instances.together():
-            if self.members is not None and upstream.discovers:
+            if self.members is not None and upstream.found_by == self.found_by:
                 self._exchange(upstream, self.members)
             instances = upstream.instances
             for each in instances.members:

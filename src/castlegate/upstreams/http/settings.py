@@ -96,6 +96,11 @@ class HttpService(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
         return self.dns or self.srv or self.file
 
     @property
+    def found_by(self) -> str | None:
+        """All that is said of the source, to tell it from others; None: they are listed here."""
+        return None if self.source is None else repr(self.source)
+
+    @property
     def encrypted(self) -> bool:
         """Whether any instance speaks TLS."""
         if self.source is not None:

@@ -92,11 +92,11 @@ class HttpUpstream:
             slow_start=settings.balance.slow_start,
         )
         """Who may be chosen."""
-        self.discovers = settings.source is not None
-        """Whether its instances are told to it (`add`, `remove`)."""
+        self.found_by = settings.found_by
+        """What finds its instances, which are told to it (`add`, `remove`); None: they are listed."""
         self.ejecting: Ejecting | None = None
         """The guard that judges its instances, right around its calls; a lone one is not judged."""
-        if ejection is not None and (self.discovers or len(origins) > 1):
+        if ejection is not None and (self.found_by is not None or len(origins) > 1):
             self.ejecting = Ejecting(name, ejection, self.instances, timer.now, registry)
         self._balancer, wrappers = choosing(settings.balance, self.instances, name, timer.now)
         self._caller = stack(self._call, wrappers)

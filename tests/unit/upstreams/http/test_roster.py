@@ -13,10 +13,11 @@ from castlegate.telemetry.metrics import Registry
 from castlegate.upstreams.http.discovery import Member
 from castlegate.upstreams.http.roster import CHECK, Roster, own_outs
 from castlegate.upstreams.http.settings import HttpService
-from castlegate.upstreams.http.sources import InstanceFile
+from castlegate.upstreams.http.sources import Dns, InstanceFile, Sources
 from castlegate.upstreams.http.upstream import HttpUpstream
 from castlegate.wire.timer import Timer
 
+FILE = HttpService(file=InstanceFile(path="x"))
 NAMES = st.sampled_from([f"h{number}:80" for number in range(5)])
 OUTS = st.builds(Out, st.sampled_from(["status 500", "not reached"]), st.floats(0, 100))
 ROSTERS = st.builds(
@@ -26,6 +27,7 @@ ROSTERS = st.builds(
     ),
     st.dictionaries(NAMES, OUTS),
     st.dictionaries(NAMES, st.floats(0, 100)),
+    found_by=st.just(FILE.found_by),
 )
 
 
@@ -42,7 +44,7 @@ def upstream(loop: asyncio.AbstractEventLoop, service: HttpService) -> HttpUpstr
 
 @given(rosters=st.lists(ROSTERS, min_size=1, max_size=6))
 def test_the_latest_holds(loop: asyncio.AbstractEventLoop, rosters: list[Roster]) -> None:
-    found = upstream(loop, HttpService(file=InstanceFile(path="x")))
+    found = upstream(loop, FILE)
     for now, roster in enumerate(rosters):
         # It travels as bytes.
         msgspec.json.decode(msgspec.json.encode(roster), type=Roster).settle(found, float(now))
@@ -63,23 +65,33 @@ def test_the_latest_holds(loop: asyncio.AbstractEventLoop, rosters: list[Roster]
 
 def test_listed_instances_stay_those_of_the_configuration(loop: asyncio.AbstractEventLoop) -> None:
     found = upstream(loop, HttpService(instances=["http://h0:80", "http://h1:80"]))
-    Roster([Member("http://h2:80")], {"h0:80": Out("ill", 0.0), "h9:80": Out("ill", 0.0)}, {"h1:80": 1.0}).settle(
-        found, 2.0
-    )
+    ill = {"h0:80": Out("ill", 0.0), "h9:80": Out("ill", 0.0)}
+    Roster([Member("http://h2:80")], ill, {"h1:80": 1.0}, found_by=FILE.found_by).settle(found, 2.0)
     assert [each.name for each in found.instances.members] == ["h0:80", "h1:80"]
     assert [each.well for each in found.instances.members] == [False, False]
     Roster().settle(found, 3.0)
     assert [each.well for each in found.instances.members] == [True, True]
 
 
+@pytest.mark.parametrize(
+    "source", [InstanceFile(path="x", scheme="https"), InstanceFile(path="y"), Dns(name="x:443", scheme="https")]
+)
+def test_what_another_source_found_is_nothing_to_it(loop: asyncio.AbstractEventLoop, source: Sources) -> None:
+    """A reload has changed the source: requests are still to end on the generation before."""
+    found = upstream(loop, FILE)
+    Roster([Member("http://h0:80")], found_by=FILE.found_by).settle(found, 1.0)
+    other = HttpService(dns=source) if isinstance(source, Dns) else HttpService(file=source)  # type: ignore[arg-type]
+    Roster([Member("https://h1:443")], found_by=other.found_by).settle(found, 2.0)
+    assert [each.name for each in found.instances.members] == ["h0:80"]
+
+
 def test_a_thousand_instances_are_taken_in_at_once(loop: asyncio.AbstractEventLoop) -> None:
-    found = upstream(loop, HttpService(file=InstanceFile(path="x")))
+    found = upstream(loop, FILE)
     changes: list[int] = []
     found.instances.watch(lambda: changes.append(len(found.instances.members)))
     names = [f"h{number}:80" for number in range(1000)]
-    Roster([Member(f"http://{name}") for name in names], {name: Out("ill", 0.0) for name in names[:500]}).settle(
-        found, 1.0
-    )
+    members, ill = [Member(f"http://{name}") for name in names], {name: Out("ill", 0.0) for name in names[:500]}
+    Roster(members, ill, found_by=FILE.found_by).settle(found, 1.0)
     assert changes == [1000], "one change, not a thousand"
     assert len(found.instances.available) == 500
 
