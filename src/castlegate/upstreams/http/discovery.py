@@ -18,7 +18,7 @@ from castlegate.telemetry.stumbles import Stumbles
 
 logger = logging.getLogger("castlegate.discovery")
 
-_LONGEST_WAIT = 30.0  # seconds between two looks after failures
+NAMES_WAIT = 30.0  # seconds, as a source's `patience`: for servers that others ask too
 
 
 class Member(msgspec.Struct, frozen=True, order=True):
@@ -50,6 +50,8 @@ class Source(Protocol):
 
     least: float
     """Seconds between two looks, at least."""
+    patience: float
+    """After failures the pause doubles up to this."""
 
     async def look(self) -> Found:
         """Look now. Raises `NotFound`."""
@@ -123,7 +125,7 @@ class Discovery:
         """Note it; how long to wait, after so many failures before this one."""
         self._note(result, problem)
         least: float = self._source.least
-        return max(least, min(least * 2.0 ** min(failures, 20), _LONGEST_WAIT))
+        return max(least, min(least * 2.0 ** min(failures, 20), self._source.patience))
 
     def _note(self, result: str, problem: str) -> None:
         self._looks.child(self._service, result).value += 1

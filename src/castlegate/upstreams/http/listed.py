@@ -33,7 +33,7 @@ class Listing:
 
     def __init__(self, settings: InstanceFile, folder: Path) -> None:
         self.name = settings.says
-        self.least = settings.every
+        self.least = self.patience = settings.every  # a look at a file troubles nobody
         self._scheme = settings.scheme
         self._file = folder / settings.path
         # Of the latest look.

@@ -11,7 +11,7 @@ import dns.resolver
 from dns.rdtypes.IN.SRV import SRV
 
 from castlegate.config.addresses import Origin, parse_address
-from castlegate.upstreams.http.discovery import Found, Member, NotFound
+from castlegate.upstreams.http.discovery import NAMES_WAIT, Found, Member, NotFound
 from castlegate.upstreams.http.sources import Dns, Srv
 
 
@@ -20,7 +20,7 @@ class Addresses:
 
     def __init__(self, settings: Dns) -> None:
         self.name = settings.says
-        self.least = settings.least
+        self.least, self.patience = settings.least, NAMES_WAIT
         self._settings = settings
         self._host, self._port = parse_address(settings.name)
 
@@ -40,7 +40,7 @@ class Targets:
 
     def __init__(self, settings: Srv) -> None:
         self.name = settings.says
-        self.least = settings.least
+        self.least, self.patience = settings.least, NAMES_WAIT
         self._settings = settings
 
     async def look(self) -> Found:

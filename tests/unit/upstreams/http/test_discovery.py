@@ -110,6 +110,7 @@ class Scripted:
 
     name = "the script"
     least = 0.001
+    patience = 30.0
 
     def __init__(self) -> None:
         self.answer: list[str] | Exception = []
