@@ -11,7 +11,7 @@ from castlegate.fetching import MakeFetcher
 from castlegate.message import Caller
 from castlegate.resources import Resources
 from castlegate.stores.counts import Counts
-from castlegate.stores.kafka_store import Log
+from castlegate.stores.log import Log
 from castlegate.stores.settings import LimitStore
 from castlegate.telemetry.metrics import Registry
 from castlegate.wire.timer import Timer

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
 
 from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.stores.log import Log
 from castlegate.telemetry.stumbles import Stumbles
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
@@ -20,16 +20,6 @@ MARK = b"-"  # key of records that say nothing but how far the log goes
 
 _EVERY = 0.02  # seconds between two of them
 _WITHIN_S = 5.0  # for one to be read back
-
-
-class Written(Protocol):
-    """See `castlegate.upstreams.kafka.log`."""
-
-    async def append(self, key: bytes, value: bytes | None, deadline: float) -> int:
-        """Write a record; its offset."""
-
-    async def reached(self, offset: int, deadline: float) -> None:
-        """Return when it has been read."""
 
 
 class Asking:
@@ -48,7 +38,7 @@ class Asking:
 class Marks:
     """Of one log."""
 
-    def __init__(self, log: Written, timer: Timer) -> None:
+    def __init__(self, log: Log, timer: Timer) -> None:
         self._log = log
         self._timer = timer
         self._asking: list[Asking] = []

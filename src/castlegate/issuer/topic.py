@@ -16,7 +16,6 @@ import heapq
 import logging
 import random
 import time
-from typing import Protocol
 
 import msgspec
 
@@ -24,6 +23,7 @@ from castlegate.errors import CallFailed
 from castlegate.issuer.families import Bounds, Family, Granted, RefreshToken, Room, begun, full, used
 from castlegate.issuer.marks import MARK, Marks, behind
 from castlegate.rules.remembered import Remembered
+from castlegate.stores.log import Log
 from castlegate.telemetry.stumbles import Stumbles
 from castlegate.wire.timer import Timer
 
@@ -40,42 +40,6 @@ _JITTER_S = 600.0  # each worker waits so long or less, so that not all delete t
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Family).decode
-
-
-class Table(Protocol):
-    """See `castlegate.upstreams.kafka.log`."""
-
-    def restart(self) -> None:
-        """Nothing that was told holds any more."""
-
-    def apply(self, key: bytes, value: bytes | None) -> None:
-        """A record."""
-
-
-class Log(Protocol):
-    """See `castlegate.upstreams.kafka.log`."""
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether all that was there at the start was read."""
-
-    async def admit(self, deadline: float) -> None:
-        """Return if records can be written now; raises `CallFailed` (not sent)."""
-
-    def start(self, table: Table) -> None:
-        """Read into a table from now on."""
-
-    async def stop(self) -> None:
-        """End."""
-
-    async def append(self, key: bytes, value: bytes | None, deadline: float) -> int:
-        """Write a record; its offset."""
-
-    async def reached(self, offset: int, deadline: float) -> None:
-        """Return when it has been read."""
-
-    async def beginning(self, deadline: float) -> None:
-        """Return when all that was there at the start has been read."""
 
 
 class TopicFamilies:
@@ -100,14 +64,14 @@ class TopicFamilies:
     # The table.
 
     def restart(self) -> None:
-        """See `castlegate.upstreams.kafka.log.Table`."""
+        """See `castlegate.stores.log.Table`."""
         self._families.clear()
         self._by_subject.clear()
         self._expiring.clear()
         self._ended.clear()
 
     def apply(self, key: bytes, value: bytes | None) -> None:
-        """See `castlegate.upstreams.kafka.log.Table`."""
+        """See `castlegate.stores.log.Table`."""
         if key == MARK:
             return
         if value is None:

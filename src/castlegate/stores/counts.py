@@ -120,6 +120,15 @@ def shared_key(prefix: bytes) -> blake2b:
     return made
 
 
+def _claimed(table: Table, base: int, key: bytes, now: float, dropped: Counter) -> int:
+    """A place for a key that has none: that of the key which counts for the shortest time, if none is free."""
+    at = table.smallest(base)
+    if table.words[at] > now:
+        dropped.value += 1
+    table.claim(at, base, key)
+    return at
+
+
 class Rates:
     """Of each key its theoretical arrival time, on the system's monotonic clock."""
 
@@ -135,12 +144,7 @@ class Rates:
         words, base = table.words, table.place_of(key)
         table.lock(base)
         try:
-            at = table.find(base, key)
-            if not at:
-                at = table.smallest(base)
-                if words[at] > now:
-                    self.dropped.value += 1
-                table.claim(at, base, key)
+            at = table.find(base, key) or _claimed(table, base, key, now, self.dropped)
             while True:
                 found = words[at]
                 kept = take(found, now, pace)
@@ -174,11 +178,7 @@ class Rates:
             kept = min(charge(words[at] if at else 0, since, taken, interval), now + _LONGEST_DEBT)
             if kept <= now:
                 return
-            if not at:
-                at = table.smallest(base)
-                if words[at] > now:
-                    self.dropped.value += 1
-                table.claim(at, base, key)
+            at = at or _claimed(table, base, key, now, self.dropped)
             words[at] = kept
         finally:
             table.unlock(base)
@@ -201,12 +201,7 @@ class Quotas:
         words, base = table.words, table.place_of(key)
         table.lock(base)
         try:
-            at = table.find(base, key)
-            if not at:
-                at = table.smallest(base)
-                if words[at] > now:
-                    self.dropped.value += 1
-                table.claim(at, base, key)
+            at = table.find(base, key) or _claimed(table, base, key, now, self.dropped)
             used = words[at + WAYS] if words[at] == ends else 0
             if used >= amount:
                 return -1
@@ -239,11 +234,7 @@ class Quotas:
             at = table.find(base, key)
             if ends <= now or (at and words[at] > ends):
                 return
-            if not at:
-                at = table.smallest(base)
-                if words[at] > now:
-                    self.dropped.value += 1
-                table.claim(at, base, key)
+            at = at or _claimed(table, base, key, now, self.dropped)
             words[at + WAYS] = min((words[at + WAYS] if words[at] == ends else 0) + taken, _MOST_USED)
             words[at] = ends
             self._map[self._changed + table.number_of(base)] = 1

@@ -16,11 +16,11 @@ import secrets
 import time
 from collections import deque
 from hashlib import blake2b
-from typing import Protocol
 
 from castlegate.errors import CallFailed, Kinds, RequestRefused
 from castlegate.rules.gcra import Pace
 from castlegate.stores.counts import SHARED_KEY, Counts, shared_key
+from castlegate.stores.log import Log
 from castlegate.stores.losses import Losses, logger
 from castlegate.stores.settings import LimitStore
 from castlegate.stores.telling import QuotaUsed, RateUsed, Record, Used, decode, encode, most_in
@@ -34,39 +34,6 @@ _AT_ONCE = 250  # keys of others counted between two turns of the loop: less tha
 _MOST_HEARD = 100_000  # keys that wait for that
 _WORKERS = 4096  # of which it is known what was heard last
 _SLACK = 5  # seconds that the clocks of instances may differ by
-
-
-class Table(Protocol):
-    """See `castlegate.upstreams.kafka.log`."""
-
-    def restart(self) -> None:
-        """Nothing that was told holds any more."""
-
-    def apply(self, key: bytes, value: bytes | None) -> None:
-        """A record."""
-
-
-class Log(Protocol):
-    """See `castlegate.upstreams.kafka.log`."""
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether all that was there at the start was read."""
-
-    def start(self, table: Table) -> None:
-        """Read into a table from now on."""
-
-    async def stop(self) -> None:
-        """End."""
-
-    async def append(self, key: bytes, value: bytes | None, deadline: float) -> int:
-        """Write a record; its offset. Raises `CallFailed`."""
-
-    async def reached(self, offset: int, deadline: float) -> None:
-        """Return when it has been read. Raises `CallFailed`."""
-
-    async def beginning(self, deadline: float) -> None:
-        """Return when all that was there at the start has been read. Raises `CallFailed`."""
 
 
 class KafkaStore:
@@ -276,10 +243,10 @@ class Hearing:
         self._unreadable = heard.child("unreadable")
 
     def restart(self) -> None:
-        """See `Table`: what was counted holds."""
+        """See `castlegate.stores.log.Table`: what was counted holds."""
 
     def apply(self, key: bytes, value: bytes | None) -> None:
-        """See `Table`."""
+        """See `castlegate.stores.log.Table`."""
         del key
         record = decode(value)
         if record is None:

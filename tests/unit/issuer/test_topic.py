@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.issuer.families import Bounds, Granted, RefreshToken, Room, begun, new_token, read_token, used
-from castlegate.issuer.topic import Table, TopicFamilies
+from castlegate.issuer.topic import TopicFamilies
+from castlegate.stores.log import Table
 from castlegate.wire.timer import Timer
 
 GRANTED = Granted("ann", "read", msgspec.Raw(b"{}"), until=4e9)

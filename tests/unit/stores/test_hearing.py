@@ -27,6 +27,9 @@ class Nowhere:
 
     caught_up = True
 
+    async def admit(self, deadline: float) -> None:
+        raise AssertionError
+
     def start(self, table: object) -> None:
         raise AssertionError
 

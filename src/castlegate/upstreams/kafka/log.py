@@ -17,11 +17,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from castlegate.errors import CallFailed, Kinds, Outcome
+from castlegate.stores.log import Table
 from castlegate.upstreams.kafka.client import Clients, OnError, RateLimit, log
 from castlegate.upstreams.kafka.events import Publisher
 from castlegate.upstreams.kafka.gate import Gate
@@ -68,16 +69,6 @@ _STALE_S = 600.0  # without a word of the brokers
 
 Read = tuple[int, bytes | None, bytes | None]
 """The offset after a record, its key and its value; neither where there is no record before that offset any more."""
-
-
-class Table(Protocol):
-    """What is made of the records. Told in the loop; must not raise."""
-
-    def restart(self) -> None:
-        """Reading begins anew: nothing that was told holds any more."""
-
-    def apply(self, key: bytes, value: bytes | None) -> None:
-        """A record; without a value the key is deleted."""
 
 
 class Begun(NamedTuple):
