@@ -117,8 +117,8 @@ class Call:
     """What is asked of a service, whatever protocol it speaks."""
 
     __slots__ = (
-        "body", "fresh", "headers", "idempotent", "instance", "key", "method", "request", "sent", "target", "timeout",
-        "tried",
+        "body", "fresh", "headers", "idempotent", "instance", "key", "method", "request", "reused", "sent", "target",
+        "timeout", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +145,7 @@ class Call:
         self.tried: list[object] = []  # instances that it failed on
         self.sent = False  # something of it has left, or may have: what is given up from here on may be executed
         self.fresh = False  # a connection that was used before is not good enough: one has just been closed on it
+        self.reused = True  # the connection it was sent on last had been open before: it may just have been closing
 
     def until(self, now: float) -> float:
         """Loop time at which it is out of time if it starts now. While the client still sends, there is no deadline

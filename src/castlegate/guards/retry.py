@@ -138,6 +138,7 @@ class _Repeat(NamedTuple):
     pause: float  # seconds
     cause: str
     charged: bool  # to the budget
+    elsewhere: bool = False  # on another instance, since one was not reached: no repetition
 
 
 class Retry:
@@ -251,7 +252,7 @@ class Retry:
                 self._refused.value += 1
                 break
             tries += 1
-            repetitions += repeat.charged
+            repetitions += not repeat.elsewhere
             was_sent = was_sent or isinstance(result, Reply) or result.outcome is not Outcome.NOT_SENT
             self._counters[repeat.cause].value += 1
             try:
@@ -303,7 +304,7 @@ class Retry:
                 return None
             repeat = self._after(call, cause, tries)
         if self._tries is None:
-            more = not repeat.charged or (repetitions == 0 and repeat.cause != "connect")
+            more = repeat.elsewhere or (repetitions == 0 and repeat.cause != "connect")
         else:
             more = tries < self._tries
         return repeat if more and self._is_for(call) and self._now() + repeat.pause < until else None
@@ -311,9 +312,10 @@ class Retry:
     def _after(self, call: Call, cause: Cause, tries: int) -> _Repeat:
         """How to try again after a failure."""
         if cause == "connect" and self._instances is not None and self._instances.untried(call.tried):
-            return _Repeat(0.0, cause, charged=False)
+            return _Repeat(0.0, cause, charged=False, elsewhere=True)
         if cause == "no_answer" and not call.fresh:
-            return _Repeat(0.0, cause, charged=True)
+            # However many idle connections end at once, that says nothing of the service: it is not charged.
+            return _Repeat(0.0, cause, charged=not call.reused)
         return _Repeat(self._pause(tries), cause, charged=True)
 
     def _pause(self, tries: int) -> float:

@@ -54,9 +54,10 @@ SETTINGS = st.one_of(
 class Service:
     """Does with each try what is said, and goes on answering 200."""
 
-    def __init__(self, tries: list[Try], instances: list[Instance]) -> None:
+    def __init__(self, tries: list[Try], instances: list[Instance], *, reused: bool = False) -> None:
         self.todo = list(tries)
         self.instances = instances
+        self.reused = reused  # whether calls get connections that had been used before
         self.now = 100.0
         self.asked: list[tuple[Instance, Try, float]] = []  # with the time that it had
         self.open: list[Reply] = []
@@ -64,6 +65,7 @@ class Service:
     async def __call__(self, call: Call) -> Reply:
         instance = next((each for each in self.instances if each not in call.tried), self.instances[0])
         call.instance = instance
+        call.reused = self.reused and not call.fresh
         this = self.todo.pop(0) if self.todo else Try(None, 200, 0.0)
         left = call.until(self.now) - self.now
         self.asked.append((instance, this, left))
@@ -86,10 +88,17 @@ def make_call(method: bytes, *, key: bool) -> Call:
 
 
 async def run(
-    tries: list[Try], said: Retries | None, instances: int, method: bytes, *, key: bool, budget: RepeatBudget
+    tries: list[Try],
+    said: Retries | None,
+    instances: int,
+    method: bytes,
+    *,
+    key: bool,
+    budget: RepeatBudget,
+    reused: bool = False,
 ) -> tuple[Service, Reply | CallFailed]:
     members = [Instance(str(number)) for number in range(instances)]
-    service = Service(tries, members)
+    service = Service(tries, members, reused=reused)
     guard = Retry("s", said, Instances[Any](members), budget, lambda: service.now, Registry())
     try:
         return service, await guard.wrap(service)(make_call(method, key=key))
@@ -135,6 +144,24 @@ def test_without_a_budget_only_other_instances_are_tried(
     service, _ = asyncio.run(run(tries, said, instances, b"GET", key=False, budget=RepeatBudget(0.0, 0)))
     assert len({instance.name for instance, _, _ in service.asked}) == len(service.asked)
     assert all(each.kind in NOT_SENT for _, each, _ in service.asked[:-1])
+
+
+@pytest.mark.parametrize("said", [None, Retries(tries=5, backoff=0.0)], ids=["nothing said", "five tries"])
+@pytest.mark.parametrize(("reused", "tries"), [(True, 2), (False, 1)], ids=["used before", "fresh"])
+def test_only_the_end_of_a_connection_that_was_used_before_is_free_and_only_once(
+    said: Retries | None, *, reused: bool, tries: int
+) -> None:
+    silent = [Try(Kinds.NO_ANSWER, 0, 0.0)] * 5
+    budget = RepeatBudget(0.0, 0)
+    service, result = asyncio.run(run(silent, said, 2, b"GET", key=False, budget=budget, reused=reused))
+    assert len(service.asked) == tries
+    assert isinstance(result, CallFailed)
+
+
+def test_with_room_in_the_budget_there_is_still_no_more_than_one_repetition_if_nothing_is_said() -> None:
+    silent = [Try(Kinds.NO_ANSWER, 0, 0.0)] * 5
+    service, _ = asyncio.run(run(silent, None, 2, b"GET", key=False, budget=RepeatBudget(1.0, 9), reused=True))
+    assert len(service.asked) == 2
 
 
 def test_each_try_but_the_last_has_its_own_time() -> None:

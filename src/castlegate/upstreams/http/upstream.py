@@ -222,6 +222,7 @@ class HttpUpstream:
             connection = None if call.fresh else pool.take_idle(now)
             if connection is None:
                 connection = await pool.wait_for_one(until, body, fresh=call.fresh)
+                call.reused = connection.used
             place, uploads = uploads, None
             call.sent = True
             waiter = connection.send(call, self._head(instance, call), until, place)
