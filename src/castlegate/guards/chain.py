@@ -42,6 +42,7 @@ class Chain:
         now = self._means.timer.now()
         for name, instances in self._instances.items():
             if not isinstance(self._breakers.get((name, "instance")), InstanceBreakers):
+                instances.breakers = None
                 for instance in instances.members:
                     instances.put_back(instance, NAME, now)
 

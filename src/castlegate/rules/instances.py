@@ -61,8 +61,8 @@ class Instances(Generic[I]):
     """Those of one service, which come and go while calls run."""
 
     __slots__ = (
-        "_groups", "_held", "_least", "_slow_start", "_starting", "_watchers", "available", "even", "group", "members",
-        "next_step", "panicking",
+        "_groups", "_held", "_least", "_slow_start", "_starting", "_watchers", "available", "breakers", "even", "group",
+        "members", "next_step", "panicking",
     )  # fmt: skip
 
     def __init__(self, members: Sequence[I] = (), *, least: float = 0.0, slow_start: float = 0.0) -> None:
@@ -87,6 +87,8 @@ class Instances(Generic[I]):
         """Whether so few are well that nobody looks at it: all that are not drained may be chosen."""
         self.next_step = math.inf
         """Loop time from which on `advance` has something to do."""
+        self.breakers: object = None
+        """Whose breakers say who is out: those of the generation that serves, if it has any."""
         self._regroup()
 
     def watch(self, changed: Callable[[], None]) -> None:
