@@ -281,7 +281,7 @@ class InstanceBreakers(_Judge):
             blocked += 1
             until = min(until, breaker.open_until)
             if breaker.state is State.HALF_OPEN:
-                call.tried.append(instance)
+                call.tried |= {instance}
             elif NAME not in instance.outs and self._serves:  # it went and came back
                 instances.take_out(instance, NAME, self._why(breaker), now)
         if blocked and blocked >= sum(each.drained_since is None for each in instances.members):

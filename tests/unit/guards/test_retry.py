@@ -74,7 +74,7 @@ class Service:
             self.asked[-1] = (instance, this, left)
         self.now += this.seconds
         if this.kind is not None:
-            call.tried.append(instance)
+            call.tried |= {instance}
             raise CallFailed(this.kind, Outcome.NOT_SENT if this.kind in NOT_SENT else Outcome.UNKNOWN)
         return Reply(this.status, Headers(), b"")
 
@@ -156,6 +156,27 @@ def test_only_the_end_of_a_connection_that_was_used_before_is_free_and_only_once
     service, result = asyncio.run(run(silent, said, 2, b"GET", key=False, budget=budget, reused=reused))
     assert len(service.asked) == tries
     assert isinstance(result, CallFailed)
+
+
+async def test_a_thousand_instances_that_are_not_reached_are_not_all_tried() -> None:
+    refusing, budget = [Try(Kinds.CONNECT, 0, 0.0)] * 1000, RepeatBudget(0.0, 3)
+    service, result = await run(refusing, None, 1000, b"POST", key=False, budget=budget)
+    assert len(service.asked) == 1 + 5 + 3
+    assert len({instance for instance, _, _ in service.asked}) == len(service.asked)
+    assert isinstance(result, CallFailed)
+    assert (result.kind, result.outcome) == (Kinds.CONNECT, Outcome.NOT_SENT)
+    assert (budget.active, budget.repeats) == (0, 0)
+
+
+async def test_to_go_on_to_an_instance_that_is_out_is_charged() -> None:
+    members = [Instance(name) for name in "abc"]
+    instances = Instances[Any](members)
+    instances.take_out(members[2], "check", "no answer", 100.0)
+    service = Service([Try(Kinds.CONNECT, 0, 0.0)] * 3, members)
+    guard = Retry("s", None, instances, RepeatBudget(0.0, 0), lambda: service.now, Registry())
+    with pytest.raises(CallFailed):
+        await guard.wrap(service)(make_call(b"GET", key=False))
+    assert [instance.name for instance, _, _ in service.asked] == ["a", "b"]
 
 
 def test_with_room_in_the_budget_there_is_still_no_more_than_one_repetition_if_nothing_is_said() -> None:
