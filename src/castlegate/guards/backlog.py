@@ -16,6 +16,7 @@ from castlegate.rules.backlog import Backlog
 from castlegate.sketch import Description, Sketch
 from castlegate.telemetry.metrics import Registry
 
+LAG, UNANSWERED = "castlegate_kafka_group_lag", "castlegate_kafka_unanswered"  # the gauges
 _LONGEST_S = 60  # that a client is told to wait
 
 
@@ -48,12 +49,12 @@ class Waits:
     def watch(self) -> None:
         """It is the one that is served: have the gauges tell of it."""
         topic, backlog, registry = self._queue.topic, self._queue.backlog, self._registry
-        registry.gauge(
-            "castlegate_kafka_group_lag", "Records that the service's group has not read, by each worker.", "topic"
-        ).watch(lambda: backlog.lag, topic)
-        registry.gauge(
-            "castlegate_kafka_unanswered", "Requests of a topic since the last reply to one.", "topic"
-        ).watch(lambda: backlog.unanswered, topic)
+        registry.gauge(LAG, "Records that the service's group has not read, by each worker.", "topic").watch(
+            lambda: backlog.lag, topic
+        )
+        registry.gauge(UNANSWERED, "Requests of a topic since the last reply to one.", "topic").watch(
+            lambda: backlog.unanswered, topic
+        )
 
     def describe(self, sketch: Sketch) -> Description:
         """What it looks at."""

@@ -108,7 +108,6 @@ class _Judge:
 
     def changed(self, of: str, breaker: Breaker) -> None:
         """Tell operators."""
-        self.tell(of, breaker)
         whom = f"service {self._service}" if of == "service" else f"{of} of service {self._service}"
         if breaker.state is State.OPEN:
             self._opened.child(self._service, of).value += 1
@@ -117,10 +116,6 @@ class _Judge:
             logger.warning("%s is left alone for %s: %d of %d calls failed", whom, pause, failed, calls)
         elif breaker.state is State.CLOSED:
             logger.warning("%s is called again", whom)
-
-    def tell(self, of: str, breaker: Breaker) -> None:
-        """Set the gauge."""
-        self._open.child(self._service, of).value = breaker.state is not State.CLOSED
 
     def refusal(self, until: float, now: float) -> CallFailed:
         """What callers get until then."""
@@ -166,8 +161,9 @@ class CircuitBreaker(_Judge):
         self._now = now
 
     def watch(self) -> None:
-        """It is the one that is served."""
-        self.tell(self._of, self._breaker)
+        """It is the one that is served: have the gauge tell of it."""
+        breaker = self._breaker
+        self._open.watch(lambda: breaker.state is not State.CLOSED, self._service, self._of)
 
     def wrap(self, inner: Caller) -> Caller:
         """The caller with this guard around it."""
@@ -230,8 +226,8 @@ class InstanceBreakers(_Judge):
         """It is the one that is served: its breakers say who is out, whatever others said or will say."""
         instances, now, not_closed = self._instances, self._now(), self._breakers.not_closed
         instances.breakers = self._breakers
-        for name, breaker in self._breakers.named.items():
-            self.tell(name, breaker)
+        for name in not_closed:
+            self._watch(name)
         for instance in instances.members:
             held = not_closed.get(instance.name)
             if held is not None and held.state is State.OPEN:
@@ -271,6 +267,7 @@ class InstanceBreakers(_Judge):
             instance = instances.named(name)
             if instance is None:
                 self._breakers.forget(name)
+                self._unwatch(name)
                 continue
             number = breaker.admit(now)
             if number is not None:
@@ -306,12 +303,23 @@ class InstanceBreakers(_Judge):
             self._breakers.not_closed[instance.name] = asked
             if self._serves:
                 self._instances.take_out(instance, NAME, self._why(asked), now)
+                self._watch(instance.name)
         else:
             self._breakers.not_closed.pop(instance.name, None)
+            self._unwatch(instance.name)
         self.changed(instance.name, asked)
         members = self._instances.members
         if len(self._breakers.named) > 2 * len(members) + 16:
             self._breakers.keep({each.name for each in members})
+
+    def _watch(self, name: str) -> None:
+        """Have the gauge tell of an instance, as long as there is one of this name."""
+        instances, not_closed = self._instances, self._breakers.not_closed
+        self._open.watch(lambda: name in not_closed and instances.named(name) is not None, self._service, name)
+
+    def _unwatch(self, name: str) -> None:
+        if self._serves:
+            self._open.forget(self._service, name)
 
     @property
     def _serves(self) -> bool:

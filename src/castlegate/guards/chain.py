@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from castlegate.guards.backlog import Queue, Waits
-from castlegate.guards.breaker import NAME, Breakers, BreakerSettings, CircuitBreaker, InstanceBreakers
-from castlegate.guards.concurrency import Concurrency, ConcurrencySettings, Places
+from castlegate.guards.backlog import LAG, UNANSWERED, Queue, Waits
+from castlegate.guards.breaker import (
+    NAME,
+    OPEN_BREAKERS,
+    Breakers,
+    BreakerSettings,
+    CircuitBreaker,
+    InstanceBreakers,
+)
+from castlegate.guards.concurrency import CALLS, Concurrency, ConcurrencySettings, Places
 from castlegate.guards.hedge import Hedge, HedgeSettings
 from castlegate.guards.retry import RepeatBudgetSettings, Retry
 from castlegate.guards.settings import Guarded, Repeats
@@ -19,6 +26,8 @@ from castlegate.rules.percentile import Percentile
 from castlegate.sketch import DescribedGuard
 
 V = TypeVar("V")
+
+_GAUGES = (OPEN_BREAKERS, CALLS, LAG, UNANSWERED)
 
 
 class Chain:
@@ -32,13 +41,19 @@ class Chain:
         self._instances: dict[str, Instances[Any]] = {}
 
     def watch(self) -> None:
-        """These are the ones that serve from now on."""
+        """These are the ones that serve from now on, and the only ones that gauges tell of."""
+        families = self._means.registry.families
+        before = [(family, dict(family.watched)) for name in _GAUGES if (family := families.get(name)) is not None]
         for breaker in self._breakers.values():
             breaker.watch()
         for limit in self._limits.values():
             limit.watch()
         for wait in self._waits.values():
             wait.watch()
+        for family, reads in before:
+            for values, read in reads.items():
+                if family.watched[values] is read:
+                    family.forget(*values)
         now = self._means.timer.now()
         for name, instances in self._instances.items():
             if not isinstance(self._breakers.get((name, "instance")), InstanceBreakers):
