@@ -152,9 +152,9 @@ def test_each_route_has_its_own_if_that_is_said(gateway: Gateway, one: Told) -> 
 
 def test_an_instance_that_fails_is_not_chosen_and_comes_back(gateway: Gateway, one: Told, other: Told) -> None:
     one.otherwise = says(500)
-    eventually(lambda: {ask(gateway, "GET /pair")[0] for _ in range(4)} == {200})
     name = f"127.0.0.1:{one.port}"
-    assert gauge(gateway, "pair", name) == 1
+    eventually(lambda: ask(gateway, "GET /pair")[0] and gauge(gateway, "pair", name) == 1)
+    eventually(lambda: {ask(gateway, "GET /pair")[0] for _ in range(4)} == {200})
     outs = {each["instance"]: each["out"] for each in services(gateway)["pair"]["instances"]}
     assert [out["by"] for out in outs[name]] in (["breaker"], [])  # its pause may be over already
     one.otherwise = says(200)
