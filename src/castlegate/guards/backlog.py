@@ -43,17 +43,18 @@ class Waits:
         self._refused = registry.counter(
             "castlegate_kafka_backlog_refused_total",
             "Requests refused because they would have waited for longer than they had.",
+            "service",
             "topic",
-        ).child(queue.topic)
+        ).child(service, queue.topic)
 
     def watch(self) -> None:
         """It is the one that is served: have the gauges tell of it."""
-        topic, backlog, registry = self._queue.topic, self._queue.backlog, self._registry
-        registry.gauge(LAG, "Records that the service's group has not read, by each worker.", "topic").watch(
-            lambda: backlog.lag, topic
+        labels, backlog, registry = (self._service, self._queue.topic), self._queue.backlog, self._registry
+        registry.gauge(LAG, "Records that the service's group has not read, by each worker.", "service", "topic").watch(
+            lambda: backlog.lag, *labels
         )
-        registry.gauge(UNANSWERED, "Requests of a topic since the last reply to one.", "topic").watch(
-            lambda: backlog.unanswered, topic
+        registry.gauge(UNANSWERED, "Requests of a topic since the last reply to one.", "service", "topic").watch(
+            lambda: backlog.unanswered, *labels
         )
 
     def describe(self, sketch: Sketch) -> Description:

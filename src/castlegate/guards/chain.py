@@ -37,7 +37,7 @@ class Chain:
         self._means = means
         self._breakers: dict[tuple[str, str], CircuitBreaker | InstanceBreakers] = {}
         self._limits: dict[str, Concurrency] = {}
-        self._waits: dict[str, Waits] = {}
+        self._waits: dict[tuple[str, str], Waits] = {}
         self._instances: dict[str, Instances[Any]] = {}
 
     def watch(self) -> None:
@@ -114,9 +114,10 @@ class Chain:
         return made
 
     def _wait(self, name: str, queue: Queue) -> Waits:
-        if queue.topic not in self._waits:
-            self._waits[queue.topic] = Waits(name, queue, self._means.timer.now, self._means.registry)
-        return self._waits[queue.topic]
+        key = name, queue.topic
+        if key not in self._waits:
+            self._waits[key] = Waits(name, queue, self._means.timer.now, self._means.registry)
+        return self._waits[key]
 
     def _limit(self, name: str, settings: ConcurrencySettings) -> Concurrency:
         means = self._means
