@@ -23,12 +23,13 @@ _LONGEST_S = 60  # that a client is told to wait
 class Queue:
     """What a service behind Kafka says of the backlog of one of its topics."""
 
-    def __init__(self, topic: str, group: str, every: float, backlog: Backlog) -> None:
-        """`every`: seconds between looks."""
+    def __init__(self, topic: str, group: str, every: float, backlog: Backlog, *, told: bool) -> None:
+        """`every`: seconds between looks. `told`: whether this worker tells of the lag, which all of them see."""
         self.topic = topic
         self.group = group
         self.every = every
         self.backlog = backlog
+        self.told = told
 
 
 class Waits:
@@ -50,12 +51,11 @@ class Waits:
     def watch(self) -> None:
         """It is the one that is served: have the gauges tell of it."""
         labels, backlog, registry = (self._service, self._queue.topic), self._queue.backlog, self._registry
-        registry.gauge(LAG, "Records that the service's group has not read, by each worker.", "service", "topic").watch(
-            lambda: backlog.lag, *labels
-        )
-        registry.gauge(UNANSWERED, "Requests of a topic since the last reply to one.", "service", "topic").watch(
-            lambda: backlog.unanswered, *labels
-        )
+        if self._queue.told:
+            lag = registry.gauge(LAG, "Records that the service's group has not read.", "service", "topic")
+            lag.watch(lambda: backlog.lag, *labels)
+        unanswered = registry.gauge(UNANSWERED, "Requests of a topic since the last reply to one.", "service", "topic")
+        unanswered.watch(lambda: backlog.unanswered, *labels)
 
     def describe(self, sketch: Sketch) -> Description:
         """What it looks at."""
