@@ -271,7 +271,10 @@ class Retry:
             return result
         if was_sent and result.outcome is Outcome.NOT_SENT:
             # An earlier try was sent, whatever became of the last.
-            raise CallFailed(result.kind, Outcome.UNKNOWN, result.detail) from result
+            raise CallFailed(
+                result.kind, Outcome.UNKNOWN, result.detail,
+                status=result.status, headers=result.headers, members=result.members,
+            ) from result  # fmt: skip
         raise result
 
     async def _once(

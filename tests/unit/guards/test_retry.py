@@ -194,6 +194,26 @@ def test_each_try_but_the_last_has_its_own_time() -> None:
     assert math.isclose(service.now, 101.8)
 
 
+async def test_what_the_last_failure_tells_clients_is_passed_on_though_an_earlier_try_was_sent() -> None:
+    failures = [
+        CallFailed(Kinds.NO_ANSWER, Outcome.UNKNOWN),
+        CallFailed(
+            Kinds.BREAKER_OPEN, Outcome.NOT_SENT, "open", headers=((b"retry-after", b"7"),), members={"more": "of it"}
+        ),
+    ]
+
+    async def fail(call: Call) -> Reply:
+        del call
+        raise failures.pop(0)
+
+    guard = Retry("s", None, Instances[Any](), RepeatBudget(0.2, 3), lambda: 100.0, Registry())
+    with pytest.raises(CallFailed) as raised:
+        await guard.wrap(fail)(make_call(b"GET", key=False))
+    failed = raised.value
+    assert (failed.kind, failed.outcome, failed.detail) == (Kinds.BREAKER_OPEN, Outcome.UNKNOWN, "open")
+    assert (failed.headers, dict(failed.members)) == (((b"retry-after", b"7"),), {"more": "of it"})
+
+
 @pytest.mark.parametrize(
     ("said", "tries"),
     [
