@@ -18,14 +18,13 @@ from castlegate.config.units import Count, Seconds, write_seconds
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply
 from castlegate.rules.breaker import Breaker, Rule, State
-from castlegate.rules.instances import Instance, Instances
+from castlegate.rules.instances import BREAKER, Instance, Instances
 from castlegate.sketch import Description, Sketch
 from castlegate.telemetry.metrics import Registry
 
 logger = logging.getLogger("castlegate.breaker")
 
 OPEN_BREAKERS = "castlegate_breaker_open"  # the gauge
-NAME = "breaker"  # by which instances are taken out
 _NOT_REACHED = frozenset((Kinds.CONNECT, Kinds.CONNECT_TIMEOUT, Kinds.CERTIFICATE, Kinds.TLS))
 _BROKEN = frozenset((Kinds.NO_ANSWER, Kinds.RESET, Kinds.BAD_ANSWER, Kinds.TIMEOUT))
 
@@ -231,9 +230,9 @@ class InstanceBreakers(_Judge):
         for instance in instances.members:
             held = not_closed.get(instance.name)
             if held is not None and held.state is State.OPEN:
-                instances.take_out(instance, NAME, self._why(held), now)
+                instances.take_out(instance, BREAKER, self._why(held), now)
             else:
-                instances.put_back(instance, NAME, now)
+                instances.put_back(instance, BREAKER, now)
 
     def wrap(self, inner: Caller) -> Caller:
         """The caller with this guard around it."""
@@ -273,14 +272,14 @@ class InstanceBreakers(_Judge):
             if number is not None:
                 trials[name] = number
                 if self._serves:
-                    instances.put_back(instance, NAME, now)
+                    instances.put_back(instance, BREAKER, now)
                 continue
             blocked += 1
             until = min(until, breaker.open_until)
             if breaker.state is State.HALF_OPEN:
                 call.tried |= {instance}
-            elif NAME not in instance.outs and self._serves:  # it went and came back
-                instances.take_out(instance, NAME, self._why(breaker), now)
+            elif BREAKER not in instance.outs and self._serves:  # it went and came back
+                instances.take_out(instance, BREAKER, self._why(breaker), now)
         if blocked and blocked >= sum(each.drained_since is None for each in instances.members):
             raise self.refusal(until, now)
         return trials
@@ -302,7 +301,7 @@ class InstanceBreakers(_Judge):
         if asked.state is State.OPEN:
             self._breakers.not_closed[instance.name] = asked
             if self._serves:
-                self._instances.take_out(instance, NAME, self._why(asked), now)
+                self._instances.take_out(instance, BREAKER, self._why(asked), now)
                 self._watch(instance.name)
         else:
             self._breakers.not_closed.pop(instance.name, None)

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from castlegate.guards.backlog import LAG, UNANSWERED, Queue, Waits
 from castlegate.guards.breaker import (
-    NAME,
     OPEN_BREAKERS,
     Breakers,
     BreakerSettings,
@@ -21,7 +20,7 @@ from castlegate.guards.settings import Guarded, Repeats
 from castlegate.means import Means
 from castlegate.resources import Kept
 from castlegate.rules.budget import RepeatBudget
-from castlegate.rules.instances import Instances
+from castlegate.rules.instances import BREAKER, Instances
 from castlegate.rules.percentile import Percentile
 from castlegate.sketch import DescribedGuard
 
@@ -59,7 +58,7 @@ class Chain:
             if not isinstance(self._breakers.get((name, "instance")), InstanceBreakers):
                 instances.breakers = None
                 for instance in instances.members:
-                    instances.put_back(instance, NAME, now)
+                    instances.put_back(instance, BREAKER, now)
 
     def of(
         self,

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from castlegate.errors import CallFailed, Kinds, Outcome
-from castlegate.guards.breaker import NAME, Breakers, BreakerSettings, InstanceBreakers
+from castlegate.guards.breaker import Breakers, BreakerSettings, InstanceBreakers
 from castlegate.headers import Headers
 from castlegate.message import Call, Reply, Request
-from castlegate.rules.instances import Instance, Instances
+from castlegate.rules.instances import BREAKER, Instance, Instances
 from castlegate.telemetry.metrics import Registry
 from castlegate.telemetry.trace import Trace
 
@@ -32,7 +32,7 @@ class Service:
         await guard.wrap(self._choosing(name))(make_call())
 
     def out(self) -> set[str]:
-        return {each.name for each in self.instances.members if NAME in each.outs}
+        return {each.name for each in self.instances.members if BREAKER in each.outs}
 
     def _choosing(self, name: str) -> Callable[[Call], Awaitable[Reply]]:
         async def inner(call: Call) -> Reply:
