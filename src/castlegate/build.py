@@ -152,6 +152,7 @@ class Generation:
     ) -> None:
         self.document: Document = loaded.document
         self._report: Report = loaded.report
+        self._slot = slot
         self._timer = timer
         self._registry = registry
         self._previous = previous
@@ -500,7 +501,7 @@ class Generation:
         # It is read through an engine and ends with it.
         kind = f"lag of {name} in {id(engine)}"
         lag = self._resources.keep(kind, group, lambda: engine.lag(name, group))
-        return Queue(topic, group.group, group.every, lag.of(topic))
+        return Queue(topic, group.group, group.every, lag.of(topic), told=self._slot == 0)
 
     def _judged(self, call: str, route: str) -> str:
         """What a breaker for each operation takes for one: over HTTP, where they have no names, a route."""

@@ -258,8 +258,8 @@ class Service(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     ejection: Ejection | Literal["off"] = Ejection()
     """When an instance is taken out because calls fail on it. A service with one instance alone needs none."""
     panic: FractionOrZero = _PANIC
-    """Where less than this share of the instances is well, all that are not drained are called: the few would not bear
-    what is meant for all."""
+    """Where less than this share of the instances is well, all are called that are not drained and whose breaker is not
+    open: the few would not bear what is meant for all."""
     canary: CanarySettings | None = None
     """A share of its calls goes to another service, a new version."""
     mirror: MirrorSettings | None = None

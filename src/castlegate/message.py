@@ -117,8 +117,8 @@ class Call:
     """What is asked of a service, whatever protocol it speaks."""
 
     __slots__ = (
-        "body", "fresh", "headers", "idempotent", "instance", "key", "method", "request", "sent", "target", "timeout",
-        "tried",
+        "body", "fresh", "headers", "idempotent", "instance", "key", "method", "request", "reused", "sent", "target",
+        "timeout", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -142,9 +142,10 @@ class Call:
         self.timeout = timeout  # seconds, of this call; the request's deadline bounds it too
         self.idempotent = idempotent
         self.instance: Any = None  # the one that was asked last, of services that have instances
-        self.tried: list[object] = []  # instances that it failed on
+        self.tried: frozenset[object] = frozenset()  # instances that it failed on
         self.sent = False  # something of it has left, or may have: what is given up from here on may be executed
         self.fresh = False  # a connection that was used before is not good enough: one has just been closed on it
+        self.reused = True  # the connection it was sent on last had been open before: it may just have been closing
 
     def until(self, now: float) -> float:
         """Loop time at which it is out of time if it starts now. While the client still sends, there is no deadline
@@ -160,7 +161,7 @@ class Call:
             self.request, self.method, self.target, self.headers, self.body, self.key, timeout,
             idempotent=self.idempotent,
         )  # fmt: skip
-        call.tried = [*self.tried, self.instance]
+        call.tried = self.tried | {self.instance}
         return call
 
 

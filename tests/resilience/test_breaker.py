@@ -4,6 +4,7 @@ import json
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,15 @@ def services(gateway: Gateway) -> dict[str, Any]:
     with urllib.request.urlopen(f"http://127.0.0.1:{gateway.admin}/services", timeout=5) as answer:
         found: dict[str, Any] = json.loads(answer.read())
         return found
+
+
+def reload(gateway: Gateway, before: str, after: str) -> None:
+    text = gateway.path.read_text()
+    assert before in text
+    gateway.path.write_text(text.replace(before, after))
+    request = urllib.request.Request(f"http://127.0.0.1:{gateway.admin}/reload", method="POST")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
 
 
 def break_it(gateway: Gateway, one: Told) -> None:
@@ -142,9 +152,9 @@ def test_each_route_has_its_own_if_that_is_said(gateway: Gateway, one: Told) -> 
 
 def test_an_instance_that_fails_is_not_chosen_and_comes_back(gateway: Gateway, one: Told, other: Told) -> None:
     one.otherwise = says(500)
-    eventually(lambda: {ask(gateway, "GET /pair")[0] for _ in range(4)} == {200})
     name = f"127.0.0.1:{one.port}"
-    assert gauge(gateway, "pair", name) == 1
+    eventually(lambda: ask(gateway, "GET /pair")[0] and gauge(gateway, "pair", name) == 1)
+    eventually(lambda: {ask(gateway, "GET /pair")[0] for _ in range(4)} == {200})
     outs = {each["instance"]: each["out"] for each in services(gateway)["pair"]["instances"]}
     assert [out["by"] for out in outs[name]] in (["breaker"], [])  # its pause may be over already
     one.otherwise = says(200)
@@ -167,9 +177,44 @@ def test_it_stays_open_over_a_reload_that_does_not_change_it(gateway: Gateway, o
     for _ in range(6):
         ask(gateway, "GET /a")
     assert ask(gateway, "GET /a")[0] == 503
-    gateway.path.write_text(gateway.path.read_text().replace("timeout: 1s", "timeout: 3s"))
-    request = urllib.request.Request(f"http://127.0.0.1:{gateway.admin}/reload", method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status == 200
+    reload(gateway, "timeout: 1s", "timeout: 3s")
     assert ask(gateway, "GET /a")[0] == 503
     assert len(one.seen) < 8
+
+
+@pytest.mark.parametrize(
+    ("route", "of", "before", "after"),
+    [
+        ("/lone", "service", f"breaker: {BREAKER}, ", ""),
+        ("/a", "GET /a", "GET /a: {call: routes}", ""),
+    ],
+    ids=["the breaker", "the route"],
+)
+def test_what_a_reload_takes_away_is_no_longer_told_of(
+    gateway: Gateway, one: Told, route: str, of: str, before: str, after: str
+) -> None:
+    service = "lone" if of == "service" else "routes"
+    one.otherwise = says(500)
+    for _ in range(4):
+        ask(gateway, f"GET {route}")
+    assert gauge(gateway, service, of) == 1
+    reload(gateway, before, after)
+    assert gauge(gateway, service, of) == 0
+    assert "open_breakers" not in services(gateway).get(service, {})
+
+
+def test_an_instance_that_goes_is_no_longer_told_of(start: Start, one: Told, other: Told, tmp_path: Path) -> None:
+    urls = [f"http://127.0.0.1:{each.port}" for each in (one, other)]
+    (tmp_path / "found.json").write_text(json.dumps(urls))
+    gateway = start("""
+services:
+  found: {http: {file: found.json}, retry: 1, ejection: off, breaker: {per: instance, least: 2, pause: 1h, longest_pause: 1h}}
+defaults: {public: true, timeout: 1s}
+routes: {GET /: {call: found}}
+""")
+    name = f"127.0.0.1:{one.port}"
+    one.otherwise = says(500)
+    eventually(lambda: ask(gateway, "GET /")[0] and gauge(gateway, "found", name) == 1)
+    (tmp_path / "found.json").write_text(json.dumps(urls[1:]))
+    eventually(lambda: gauge(gateway, "found", name) == 0)
+    assert "open_breakers" not in services(gateway)["found"]

@@ -149,3 +149,11 @@ def test_an_adaptive_limit_finds_what_a_service_can_do_at_once(gateway: Gateway,
         thread.join()
     assert 8 <= state(gateway, "learning", "limit") < 36
     assert refused > 0
+
+
+def test_when_a_reload_takes_a_limit_away_nothing_is_told_of_it(gateway: Gateway) -> None:
+    assert state(gateway, "tight", "limit") == 2
+    gateway.rewrite(gateway.path.read_text().replace(", concurrency: {limit: 2, queue: 1, wait: 5s}", ""))
+    assert gateway.order("/reload")[0] == 200
+    assert [state(gateway, "tight", which) for which in ("limit", "under_way", "waiting")] == [0, 0, 0]
+    assert state(gateway, "strict", "limit") == 1

@@ -17,6 +17,7 @@ from tests.testbeds.topics import create_topics
 START = Callable[[str], Gateway]
 TOPIC = "guarded.script"
 BEHIND = "behind.ask"
+SHARED = "shared.ask"
 
 
 @pytest.fixture(scope="module")
@@ -146,16 +147,50 @@ routes: {{POST /: {{call: behind.ask}}}}
 
         eventually(is_refused, 20)
         metrics = gateway.metrics()
-        assert metrics[f'castlegate_kafka_group_lag{{topic="{BEHIND}"}}'] >= 20
-        assert metrics[f'castlegate_kafka_unanswered{{topic="{BEHIND}"}}'] >= 1
-        assert metrics[f'castlegate_kafka_backlog_refused_total{{topic="{BEHIND}"}}'] >= 1
+        assert metrics[f'castlegate_kafka_group_lag{{service="behind",topic="{BEHIND}"}}'] >= 20
+        assert metrics[f'castlegate_kafka_unanswered{{service="behind",topic="{BEHIND}"}}'] >= 1
+        assert metrics[f'castlegate_kafka_backlog_refused_total{{service="behind",topic="{BEHIND}"}}'] >= 1
         ends = [
             TopicPartition(BEHIND, each, consumer.get_watermark_offsets(TopicPartition(BEHIND, each), timeout=10)[1])
             for each in range(2)
         ]
         consumer.commit(offsets=ends, asynchronous=False)
-        lag = f'castlegate_kafka_group_lag{{topic="{BEHIND}"}}'
+        lag = f'castlegate_kafka_group_lag{{service="behind",topic="{BEHIND}"}}'
         eventually(lambda: gateway.metrics()[lag] == 0, 20)
         assert outcome(ask(gateway, "POST /", body=b"{}")) == (504, "timeout", "unknown")
     finally:
         consumer.close()
+
+
+def test_services_that_read_one_topic_in_groups_of_their_own_have_each_a_lag_of_its_own_told_once(
+    start_on: START, broker: Broker
+) -> None:
+    """One has read nothing, the other all."""
+    create_topics(broker.bootstrap, {SHARED: 1})
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for _ in range(20):
+        producer.produce(SHARED, b"{}", partition=0)
+    assert producer.flush(10) == 0
+    groups = {service: f"{service}-{time.time_ns()}" for service in ("slow", "quick")}
+    for service, group in groups.items():
+        consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group, "enable.auto.commit": False})
+        at = TopicPartition(SHARED, 0)
+        end = consumer.get_watermark_offsets(at, timeout=10)[1]
+        at.offset = 0 if service == "slow" else end
+        consumer.commit(offsets=[at], asynchronous=False)
+        consumer.close()
+    kafka = "kafka: {{dialect: plain, group: {{group: {group}, every: 50ms, horizon: 1s}}, operations: {{ask: {{topic: {topic}}}}}}}"
+    services = "".join(f"  {name}: {{{kafka.format(group=group, topic=SHARED)}}}\n" for name, group in groups.items())
+    gateway = start_on(f"""
+workers: 3
+services:
+{services}
+defaults: {{public: true, timeout: 300ms}}
+routes: {{POST /slow: {{call: slow.ask}}, POST /quick: {{call: quick.ask}}}}
+""")
+
+    def lag(service: str) -> float | None:
+        return gateway.metrics().get(f'castlegate_kafka_group_lag{{service="{service}",topic="{SHARED}"}}')
+
+    eventually(lambda: (lag("slow") or 0) > 0)
+    assert (lag("slow"), lag("quick")) == (end, 0)

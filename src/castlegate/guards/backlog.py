@@ -16,18 +16,20 @@ from castlegate.rules.backlog import Backlog
 from castlegate.sketch import Description, Sketch
 from castlegate.telemetry.metrics import Registry
 
+LAG, UNANSWERED = "castlegate_kafka_group_lag", "castlegate_kafka_unanswered"  # the gauges
 _LONGEST_S = 60  # that a client is told to wait
 
 
 class Queue:
     """What a service behind Kafka says of the backlog of one of its topics."""
 
-    def __init__(self, topic: str, group: str, every: float, backlog: Backlog) -> None:
-        """`every`: seconds between looks."""
+    def __init__(self, topic: str, group: str, every: float, backlog: Backlog, *, told: bool) -> None:
+        """`every`: seconds between looks. `told`: whether this worker tells of the lag, which all of them see."""
         self.topic = topic
         self.group = group
         self.every = every
         self.backlog = backlog
+        self.told = told
 
 
 class Waits:
@@ -42,18 +44,18 @@ class Waits:
         self._refused = registry.counter(
             "castlegate_kafka_backlog_refused_total",
             "Requests refused because they would have waited for longer than they had.",
+            "service",
             "topic",
-        ).child(queue.topic)
+        ).child(service, queue.topic)
 
     def watch(self) -> None:
         """It is the one that is served: have the gauges tell of it."""
-        topic, backlog, registry = self._queue.topic, self._queue.backlog, self._registry
-        registry.gauge(
-            "castlegate_kafka_group_lag", "Records that the service's group has not read, by each worker.", "topic"
-        ).watch(lambda: backlog.lag, topic)
-        registry.gauge(
-            "castlegate_kafka_unanswered", "Requests of a topic since the last reply to one.", "topic"
-        ).watch(lambda: backlog.unanswered, topic)
+        labels, backlog, registry = (self._service, self._queue.topic), self._queue.backlog, self._registry
+        if self._queue.told:
+            lag = registry.gauge(LAG, "Records that the service's group has not read.", "service", "topic")
+            lag.watch(lambda: backlog.lag, *labels)
+        unanswered = registry.gauge(UNANSWERED, "Requests of a topic since the last reply to one.", "service", "topic")
+        unanswered.watch(lambda: backlog.unanswered, *labels)
 
     def describe(self, sketch: Sketch) -> Description:
         """What it looks at."""

@@ -18,14 +18,13 @@ from castlegate.config.units import Count, Seconds, write_seconds
 from castlegate.errors import CallFailed, Kinds, Outcome
 from castlegate.message import Call, Caller, Reply
 from castlegate.rules.breaker import Breaker, Rule, State
-from castlegate.rules.instances import Instance, Instances
+from castlegate.rules.instances import BREAKER, Instance, Instances
 from castlegate.sketch import Description, Sketch
 from castlegate.telemetry.metrics import Registry
 
 logger = logging.getLogger("castlegate.breaker")
 
 OPEN_BREAKERS = "castlegate_breaker_open"  # the gauge
-NAME = "breaker"  # by which instances are taken out
 _NOT_REACHED = frozenset((Kinds.CONNECT, Kinds.CONNECT_TIMEOUT, Kinds.CERTIFICATE, Kinds.TLS))
 _BROKEN = frozenset((Kinds.NO_ANSWER, Kinds.RESET, Kinds.BAD_ANSWER, Kinds.TIMEOUT))
 
@@ -65,6 +64,8 @@ class Breakers:
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
         self.named: dict[str, Breaker] = {}
+        self.not_closed: dict[str, Breaker] = {}
+        """Those of instances that calls must look at."""
 
     def of(self, name: str) -> Breaker:
         """The one of that name."""
@@ -75,7 +76,13 @@ class Breakers:
 
     def keep(self, names: set[str]) -> None:
         """Forget the others."""
-        self.named = {name: breaker for name, breaker in self.named.items() if name in names}
+        for name in [each for each in self.named if each not in names]:
+            self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Its instance has gone."""
+        self.named.pop(name, None)
+        self.not_closed.pop(name, None)
 
 
 class _Judge:
@@ -100,7 +107,6 @@ class _Judge:
 
     def changed(self, of: str, breaker: Breaker) -> None:
         """Tell operators."""
-        self.tell(of, breaker)
         whom = f"service {self._service}" if of == "service" else f"{of} of service {self._service}"
         if breaker.state is State.OPEN:
             self._opened.child(self._service, of).value += 1
@@ -109,10 +115,6 @@ class _Judge:
             logger.warning("%s is left alone for %s: %d of %d calls failed", whom, pause, failed, calls)
         elif breaker.state is State.CLOSED:
             logger.warning("%s is called again", whom)
-
-    def tell(self, of: str, breaker: Breaker) -> None:
-        """Set the gauge."""
-        self._open.child(self._service, of).value = breaker.state is not State.CLOSED
 
     def refusal(self, until: float, now: float) -> CallFailed:
         """What callers get until then."""
@@ -158,8 +160,9 @@ class CircuitBreaker(_Judge):
         self._now = now
 
     def watch(self) -> None:
-        """It is the one that is served."""
-        self.tell(self._of, self._breaker)
+        """It is the one that is served: have the gauge tell of it."""
+        breaker = self._breaker
+        self._open.watch(lambda: breaker.state is not State.CLOSED, self._service, self._of)
 
     def wrap(self, inner: Caller) -> Caller:
         """The caller with this guard around it."""
@@ -217,26 +220,26 @@ class InstanceBreakers(_Judge):
         self._breakers = breakers
         self._instances = instances
         self._now = now
-        self._not_closed = {
-            name: breaker for name, breaker in breakers.named.items() if breaker.state is not State.CLOSED
-        }
 
     def watch(self) -> None:
-        """It is the one that is served."""
-        for name, breaker in self._breakers.named.items():
-            self.tell(name, breaker)
-        for instance in self._instances.members:
-            open_ = self._not_closed.get(instance.name)
-            if open_ is None or open_.state is not State.OPEN:
-                self._instances.put_back(instance, NAME, self._now())
+        """It is the one that is served: its breakers say who is out, whatever others said or will say."""
+        instances, now, not_closed = self._instances, self._now(), self._breakers.not_closed
+        instances.breakers = self._breakers
+        for name in not_closed:
+            self._watch(name)
+        for instance in instances.members:
+            held = not_closed.get(instance.name)
+            if held is not None and held.state is State.OPEN:
+                instances.take_out(instance, BREAKER, self._why(held), now)
+            else:
+                instances.put_back(instance, BREAKER, now)
 
     def wrap(self, inner: Caller) -> Caller:
         """The caller with this guard around it."""
-        statuses = self._statuses
+        statuses, breakers, not_closed = self._statuses, self._breakers.named, self._breakers.not_closed
 
         async def call_what_is_closed(call: Call) -> Reply:
-            trials = self._admit(call) if self._not_closed else None
-            breakers = self._breakers.named
+            trials = self._admit(call) if not_closed else None
             try:
                 reply = await inner(call)
             except CallFailed as failure:
@@ -247,7 +250,7 @@ class InstanceBreakers(_Judge):
                 raise
             instance = call.instance
             breaker = breakers.get(instance.name)
-            if trials is None and breaker is not None and reply.status not in statuses and not self._not_closed:
+            if trials is None and breaker is not None and reply.status not in statuses and not not_closed:
                 breaker.record(breaker.number, self._now(), failed=False)
             else:
                 self._settle(call, trials, reply.status in statuses)
@@ -259,22 +262,24 @@ class InstanceBreakers(_Judge):
         """The trials that the call may be, by instance; it must not go to others that are half open."""
         now, instances, trials, until = self._now(), self._instances, dict[str, int](), math.inf
         blocked = 0
-        for name, breaker in list(self._not_closed.items()):
+        for name, breaker in list(self._breakers.not_closed.items()):
             instance = instances.named(name)
-            if instance is None:  # it has gone
-                del self._not_closed[name]
+            if instance is None:
+                self._breakers.forget(name)
+                self._unwatch(name)
                 continue
             number = breaker.admit(now)
             if number is not None:
                 trials[name] = number
-                instances.put_back(instance, NAME, now)
+                if self._serves:
+                    instances.put_back(instance, BREAKER, now)
                 continue
             blocked += 1
             until = min(until, breaker.open_until)
             if breaker.state is State.HALF_OPEN:
-                call.tried.append(instance)
-            elif NAME not in instance.outs:  # it went and came back
-                instances.take_out(instance, NAME, self._why(breaker), now)
+                call.tried |= {instance}
+            elif BREAKER not in instance.outs and self._serves:  # it went and came back
+                instances.take_out(instance, BREAKER, self._why(breaker), now)
         if blocked and blocked >= sum(each.drained_since is None for each in instances.members):
             raise self.refusal(until, now)
         return trials
@@ -294,14 +299,31 @@ class InstanceBreakers(_Judge):
         if asked.number == before:
             return
         if asked.state is State.OPEN:
-            self._not_closed[instance.name] = asked
-            self._instances.take_out(instance, NAME, self._why(asked), now)
+            self._breakers.not_closed[instance.name] = asked
+            if self._serves:
+                self._instances.take_out(instance, BREAKER, self._why(asked), now)
+                self._watch(instance.name)
         else:
-            self._not_closed.pop(instance.name, None)
+            self._breakers.not_closed.pop(instance.name, None)
+            self._unwatch(instance.name)
         self.changed(instance.name, asked)
         members = self._instances.members
         if len(self._breakers.named) > 2 * len(members) + 16:
             self._breakers.keep({each.name for each in members})
+
+    def _watch(self, name: str) -> None:
+        """Have the gauge tell of an instance, as long as there is one of this name."""
+        instances, not_closed = self._instances, self._breakers.not_closed
+        self._open.watch(lambda: name in not_closed and instances.named(name) is not None, self._service, name)
+
+    def _unwatch(self, name: str) -> None:
+        if self._serves:
+            self._open.forget(self._service, name)
+
+    @property
+    def _serves(self) -> bool:
+        """Whether its breakers are still those that count: a call may end long after they were replaced."""
+        return self._instances.breakers is self._breakers
 
     def _why(self, breaker: Breaker) -> str:
         failed, calls = breaker.counts

@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from castlegate.guards.backlog import Queue, Waits
-from castlegate.guards.breaker import NAME, Breakers, BreakerSettings, CircuitBreaker, InstanceBreakers
-from castlegate.guards.concurrency import Concurrency, ConcurrencySettings, Places
+from castlegate.guards.backlog import LAG, UNANSWERED, Queue, Waits
+from castlegate.guards.breaker import (
+    OPEN_BREAKERS,
+    Breakers,
+    BreakerSettings,
+    CircuitBreaker,
+    InstanceBreakers,
+)
+from castlegate.guards.concurrency import CALLS, Concurrency, ConcurrencySettings, Places
 from castlegate.guards.hedge import Hedge, HedgeSettings
 from castlegate.guards.retry import RepeatBudgetSettings, Retry
 from castlegate.guards.settings import Guarded, Repeats
 from castlegate.means import Means
 from castlegate.resources import Kept
 from castlegate.rules.budget import RepeatBudget
-from castlegate.rules.instances import Instances
+from castlegate.rules.instances import BREAKER, Instances
 from castlegate.rules.percentile import Percentile
 from castlegate.sketch import DescribedGuard
 
 V = TypeVar("V")
+
+_GAUGES = (OPEN_BREAKERS, CALLS, LAG, UNANSWERED)
 
 
 class Chain:
@@ -28,22 +36,29 @@ class Chain:
         self._means = means
         self._breakers: dict[tuple[str, str], CircuitBreaker | InstanceBreakers] = {}
         self._limits: dict[str, Concurrency] = {}
-        self._waits: dict[str, Waits] = {}
+        self._waits: dict[tuple[str, str], Waits] = {}
         self._instances: dict[str, Instances[Any]] = {}
 
     def watch(self) -> None:
-        """These are the ones that serve from now on."""
+        """These are the ones that serve from now on, and the only ones that gauges tell of."""
+        families = self._means.registry.families
+        before = [(family, dict(family.watched)) for name in _GAUGES if (family := families.get(name)) is not None]
         for breaker in self._breakers.values():
             breaker.watch()
         for limit in self._limits.values():
             limit.watch()
         for wait in self._waits.values():
             wait.watch()
+        for family, reads in before:
+            for values, read in reads.items():
+                if family.watched[values] is read:
+                    family.forget(*values)
         now = self._means.timer.now()
         for name, instances in self._instances.items():
             if not isinstance(self._breakers.get((name, "instance")), InstanceBreakers):
+                instances.breakers = None
                 for instance in instances.members:
-                    instances.put_back(instance, NAME, now)
+                    instances.put_back(instance, BREAKER, now)
 
     def of(
         self,
@@ -98,9 +113,10 @@ class Chain:
         return made
 
     def _wait(self, name: str, queue: Queue) -> Waits:
-        if queue.topic not in self._waits:
-            self._waits[queue.topic] = Waits(name, queue, self._means.timer.now, self._means.registry)
-        return self._waits[queue.topic]
+        key = name, queue.topic
+        if key not in self._waits:
+            self._waits[key] = Waits(name, queue, self._means.timer.now, self._means.registry)
+        return self._waits[key]
 
     def _limit(self, name: str, settings: ConcurrencySettings) -> Concurrency:
         means = self._means

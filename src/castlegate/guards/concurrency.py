@@ -22,6 +22,7 @@ from castlegate.telemetry.metrics import Registry
 from castlegate.waiting import Waiter
 from castlegate.wire.timer import Timer
 
+CALLS = "castlegate_concurrency_calls"  # the gauge
 _LEAST = 8
 _MOST = 1000
 
@@ -145,7 +146,7 @@ class Concurrency:
     def watch(self) -> None:
         """It is the one that is served: have the gauges tell of it."""
         calls = self._registry.gauge(
-            "castlegate_concurrency_calls", "Calls of services with a limit: under way, waiting, and the limit.",
+            CALLS, "Calls of services with a limit: under way, waiting, and the limit.",
             "service", "state",
         )  # fmt: skip
         places = self._places

@@ -1,10 +1,10 @@
 """Further tries of a call that failed, as long as its deadline and the service's budget allow.
 
-What was never sent may go again whatever its method; to an instance that it was not tried on it goes at once, and that
-is no repetition. What may have been executed goes again only if it is idempotent, by its method (RFC 9110 §9.2.2) or by
-a key that the service honours, and if it can be repeated at all. Between tries is a random pause, the longer the more
-there were (full jitter); one that had no answer goes again at once the first time, on a fresh connection, for most
-often the instance was just closing an idle one (RFC 9112 §9.3.1).
+What was never sent may go again whatever its method; to an instance that it was not tried on it goes at once, and a few
+times that is no repetition. What may have been executed goes again only if it is idempotent, by its method (RFC 9110
+§9.2.2) or by a key that the service honours, and if it can be repeated at all. Between tries is a random pause, the
+longer the more there were (full jitter); one that had no answer goes again at once the first time, on a fresh
+connection, for most often the instance was just closing an idle one (RFC 9112 §9.3.1).
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ _CAUSES: dict[Cause, tuple[Kind, ...]] = {
 }
 _OF_HTTP: tuple[Cause, ...] = ("connect", "no_answer", "reset", "timeout", "busy")
 _OF_KAFKA: tuple[Cause, ...] = ("busy", "broker")
+_FREE = 5  # times that a call goes on to another instance without being charged
 _UNSAFE = ("POST", "PATCH")  # not idempotent
 _FIELD_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 
 
 class RepeatBudgetSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How much of a service's calls may be repetitions: retries and hedges together, in each worker. What goes on to
-    another instance because one was not reached is none.
+    another instance that is well because one was not reached is none, five times for each call.
     """
 
     share: Annotated[float, msgspec.Meta(ge=0, le=100)] = 20.0
@@ -62,7 +63,7 @@ class Retries(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
     tries: Count | None = None
     """How often at most, the first time included; 1 for never again. If nothing is said, each instance once as long as
-    none was reached, and once more after anything else."""
+    none was reached and there is room in `repeats`, and once more after anything else."""
     on: list[Cause] | None = None
     """After which failures. Nothing of the call was sent: `connect` (not reached, or no TLS), `busy` (no connection
     free, or too many requests waiting), `broker` (no broker of Kafka answers). It may have been executed: `no_answer`
@@ -138,6 +139,7 @@ class _Repeat(NamedTuple):
     pause: float  # seconds
     cause: str
     charged: bool  # to the budget
+    elsewhere: bool = False  # on another instance, since one was not reached: no repetition
 
 
 class Retry:
@@ -245,25 +247,34 @@ class Retry:
 
     async def _again(self, inner: Caller, call: Call, until: float, result: Reply | CallFailed) -> Reply:
         """Try until it is done, or no try is left. `until`: loop time."""
-        budget, tries, repetitions, was_sent = self._budget, 1, 0, False
-        while (repeat := self._next(call, result, tries, repetitions, until)) is not None:
-            if repeat.charged and not budget.take():
-                self._refused.value += 1
-                break
-            tries += 1
-            repetitions += repeat.charged
-            was_sent = was_sent or isinstance(result, Reply) or result.outcome is not Outcome.NOT_SENT
-            self._counters[repeat.cause].value += 1
-            try:
-                result = await self._once(inner, call, until, result, repeat.pause, tries)
-            finally:
-                if repeat.charged:
-                    budget.give_back()
+        budget, tries, repetitions, was_sent, held = self._budget, 1, 0, False, 0
+        try:
+            while (repeat := self._next(call, result, tries, repetitions, until)) is not None:
+                if repeat.charged and not budget.take():
+                    self._refused.value += 1
+                    break
+                # What goes on from instance to instance is bounded by what is left of the budget.
+                held += repeat.charged and repeat.elsewhere
+                tries += 1
+                repetitions += not repeat.elsewhere
+                was_sent = was_sent or isinstance(result, Reply) or result.outcome is not Outcome.NOT_SENT
+                self._counters[repeat.cause].value += 1
+                try:
+                    result = await self._once(inner, call, until, result, repeat.pause, tries)
+                finally:
+                    if repeat.charged and not repeat.elsewhere:
+                        budget.give_back()
+        finally:
+            for _ in range(held):
+                budget.give_back()
         if isinstance(result, Reply):
             return result
         if was_sent and result.outcome is Outcome.NOT_SENT:
             # An earlier try was sent, whatever became of the last.
-            raise CallFailed(result.kind, Outcome.UNKNOWN, result.detail) from result
+            raise CallFailed(
+                result.kind, Outcome.UNKNOWN, result.detail,
+                status=result.status, headers=result.headers, members=result.members,
+            ) from result  # fmt: skip
         raise result
 
     async def _once(
@@ -272,7 +283,7 @@ class Retry:
         """One more try, after the pause."""
         if isinstance(before, Reply):
             before.close()
-            call.tried.append(call.instance)
+            call.tried |= {call.instance}
         elif before.kind is Kinds.NO_ANSWER:
             call.fresh = True
         if pause:
@@ -303,17 +314,21 @@ class Retry:
                 return None
             repeat = self._after(call, cause, tries)
         if self._tries is None:
-            more = not repeat.charged or (repetitions == 0 and repeat.cause != "connect")
+            more = repeat.elsewhere or (repetitions == 0 and repeat.cause != "connect")
         else:
             more = tries < self._tries
         return repeat if more and self._is_for(call) and self._now() + repeat.pause < until else None
 
     def _after(self, call: Call, cause: Cause, tries: int) -> _Repeat:
         """How to try again after a failure."""
-        if cause == "connect" and self._instances is not None and self._instances.untried(call.tried):
-            return _Repeat(0.0, cause, charged=False)
+        instances = self._instances
+        if cause == "connect" and instances is not None:
+            free = len(call.tried) <= _FREE and any(each not in call.tried for each in instances.available)
+            if free or instances.untried(call.tried):
+                return _Repeat(0.0, cause, charged=not free, elsewhere=True)
         if cause == "no_answer" and not call.fresh:
-            return _Repeat(0.0, cause, charged=True)
+            # However many idle connections end at once, that says nothing of the service: it is not charged.
+            return _Repeat(0.0, cause, charged=not call.reused)
         return _Repeat(self._pause(tries), cause, charged=True)
 
     def _pause(self, tries: int) -> float:

@@ -1,7 +1,8 @@
 """The instances of a service: who may be chosen, and how busy each is. Pure: no clock, no socket.
 
 An instance is out while anybody says so: a check, an ejection, a breaker, each under a name of its own; it is back when
-the last of them has taken that back. One that is drained gets nothing new, whatever else holds. `Instances` keeps the
+the last of them has taken that back. Where too few are left, all are chosen whatever checks and ejections say; but one
+that is drained gets nothing new, nor one whose breaker is open, whatever else holds. `Instances` keeps the
 list of those that may be chosen, made anew when something changes and never for a choice. Only `Instances` changes
 what decides about that; `in_flight` and the latency belong to who sends calls.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
+BREAKER = "breaker"  # by which breakers take instances out
 _FIRST_SHARE = 0.1  # of its weight that an instance begins with in its slow start
 _STEPS = 20  # in which its share grows
 
@@ -53,6 +55,11 @@ class Instance:
         """Whether nobody has anything against it."""
         return not self.outs and self.drained_since is None
 
+    @property
+    def barred(self) -> bool:
+        """Whether it is not chosen even if no other is left."""
+        return self.drained_since is not None or BREAKER in self.outs
+
 
 I = TypeVar("I", bound=Instance)  # noqa: E741 - the one kind of thing here
 
@@ -61,8 +68,8 @@ class Instances(Generic[I]):
     """Those of one service, which come and go while calls run."""
 
     __slots__ = (
-        "_groups", "_held", "_least", "_slow_start", "_starting", "_watchers", "available", "even", "group", "members",
-        "next_step", "panicking",
+        "_groups", "_held", "_least", "_slow_start", "_starting", "_watchers", "available", "breakers", "even", "group",
+        "members", "next_step", "panicking",
     )  # fmt: skip
 
     def __init__(self, members: Sequence[I] = (), *, least: float = 0.0, slow_start: float = 0.0) -> None:
@@ -84,9 +91,11 @@ class Instances(Generic[I]):
         self.even = True
         """Whether all that may be chosen are to get the same."""
         self.panicking = False
-        """Whether so few are well that nobody looks at it: all that are not drained may be chosen."""
+        """Whether so few are well that nobody looks at it: all that are not barred may be chosen."""
         self.next_step = math.inf
         """Loop time from which on `advance` has something to do."""
+        self.breakers: object = None
+        """Whose breakers say who is out: those of the generation that serves, if it has any."""
         self._regroup()
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -162,7 +171,7 @@ class Instances(Generic[I]):
         self._refresh()
 
     def untried(self, tried: Collection[object]) -> list[I]:
-        """Those that may be chosen but `tried`; else well ones of other priorities; else any that is not drained, since
+        """Those that may be chosen but `tried`; else well ones of other priorities; else any that is not barred, since
         it may be well by now and the call is lost without it. Else none is left.
         """
         left = [each for each in self.available if each not in tried]
@@ -172,7 +181,7 @@ class Instances(Generic[I]):
             left = [each for each in group if each.well and each not in tried]
             if left:
                 return left
-        return [each for each in self.members if each.drained_since is None and each not in tried]
+        return [each for each in self.members if not each.barred and each not in tried]
 
     def _start(self, instance: I, now: float) -> None:
         if self._slow_start and instance not in self._starting:
@@ -212,6 +221,7 @@ class Instances(Generic[I]):
             well = [each for each in usable if not each.outs]
             if well and len(well) >= self._least * len(usable):
                 return group, well, False
-            if usable and len(well) / len(usable) > best[0]:
-                best = len(well) / len(usable), group, usable
+            left = [each for each in usable if not each.barred]
+            if left and len(well) / len(usable) > best[0]:
+                best = len(well) / len(usable), group, left
         return best[1], best[2], bool(best[2])

@@ -54,9 +54,10 @@ SETTINGS = st.one_of(
 class Service:
     """Does with each try what is said, and goes on answering 200."""
 
-    def __init__(self, tries: list[Try], instances: list[Instance]) -> None:
+    def __init__(self, tries: list[Try], instances: list[Instance], *, reused: bool = False) -> None:
         self.todo = list(tries)
         self.instances = instances
+        self.reused = reused  # whether calls get connections that had been used before
         self.now = 100.0
         self.asked: list[tuple[Instance, Try, float]] = []  # with the time that it had
         self.open: list[Reply] = []
@@ -64,6 +65,7 @@ class Service:
     async def __call__(self, call: Call) -> Reply:
         instance = next((each for each in self.instances if each not in call.tried), self.instances[0])
         call.instance = instance
+        call.reused = self.reused and not call.fresh
         this = self.todo.pop(0) if self.todo else Try(None, 200, 0.0)
         left = call.until(self.now) - self.now
         self.asked.append((instance, this, left))
@@ -72,7 +74,7 @@ class Service:
             self.asked[-1] = (instance, this, left)
         self.now += this.seconds
         if this.kind is not None:
-            call.tried.append(instance)
+            call.tried |= {instance}
             raise CallFailed(this.kind, Outcome.NOT_SENT if this.kind in NOT_SENT else Outcome.UNKNOWN)
         return Reply(this.status, Headers(), b"")
 
@@ -86,10 +88,17 @@ def make_call(method: bytes, *, key: bool) -> Call:
 
 
 async def run(
-    tries: list[Try], said: Retries | None, instances: int, method: bytes, *, key: bool, budget: RepeatBudget
+    tries: list[Try],
+    said: Retries | None,
+    instances: int,
+    method: bytes,
+    *,
+    key: bool,
+    budget: RepeatBudget,
+    reused: bool = False,
 ) -> tuple[Service, Reply | CallFailed]:
     members = [Instance(str(number)) for number in range(instances)]
-    service = Service(tries, members)
+    service = Service(tries, members, reused=reused)
     guard = Retry("s", said, Instances[Any](members), budget, lambda: service.now, Registry())
     try:
         return service, await guard.wrap(service)(make_call(method, key=key))
@@ -137,6 +146,45 @@ def test_without_a_budget_only_other_instances_are_tried(
     assert all(each.kind in NOT_SENT for _, each, _ in service.asked[:-1])
 
 
+@pytest.mark.parametrize("said", [None, Retries(tries=5, backoff=0.0)], ids=["nothing said", "five tries"])
+@pytest.mark.parametrize(("reused", "tries"), [(True, 2), (False, 1)], ids=["used before", "fresh"])
+def test_only_the_end_of_a_connection_that_was_used_before_is_free_and_only_once(
+    said: Retries | None, *, reused: bool, tries: int
+) -> None:
+    silent = [Try(Kinds.NO_ANSWER, 0, 0.0)] * 5
+    budget = RepeatBudget(0.0, 0)
+    service, result = asyncio.run(run(silent, said, 2, b"GET", key=False, budget=budget, reused=reused))
+    assert len(service.asked) == tries
+    assert isinstance(result, CallFailed)
+
+
+async def test_a_thousand_instances_that_are_not_reached_are_not_all_tried() -> None:
+    refusing, budget = [Try(Kinds.CONNECT, 0, 0.0)] * 1000, RepeatBudget(0.0, 3)
+    service, result = await run(refusing, None, 1000, b"POST", key=False, budget=budget)
+    assert len(service.asked) == 1 + 5 + 3
+    assert len({instance for instance, _, _ in service.asked}) == len(service.asked)
+    assert isinstance(result, CallFailed)
+    assert (result.kind, result.outcome) == (Kinds.CONNECT, Outcome.NOT_SENT)
+    assert (budget.active, budget.repeats) == (0, 0)
+
+
+async def test_to_go_on_to_an_instance_that_is_out_is_charged() -> None:
+    members = [Instance(name) for name in "abc"]
+    instances = Instances[Any](members)
+    instances.take_out(members[2], "check", "no answer", 100.0)
+    service = Service([Try(Kinds.CONNECT, 0, 0.0)] * 3, members)
+    guard = Retry("s", None, instances, RepeatBudget(0.0, 0), lambda: service.now, Registry())
+    with pytest.raises(CallFailed):
+        await guard.wrap(service)(make_call(b"GET", key=False))
+    assert [instance.name for instance, _, _ in service.asked] == ["a", "b"]
+
+
+def test_with_room_in_the_budget_there_is_still_no_more_than_one_repetition_if_nothing_is_said() -> None:
+    silent = [Try(Kinds.NO_ANSWER, 0, 0.0)] * 5
+    service, _ = asyncio.run(run(silent, None, 2, b"GET", key=False, budget=RepeatBudget(1.0, 9), reused=True))
+    assert len(service.asked) == 2
+
+
 def test_each_try_but_the_last_has_its_own_time() -> None:
     slow = [Try(None, 200, 0.8)] * 3
     said = Retries(tries=3, per_try=0.5, backoff=0.0)
@@ -144,6 +192,26 @@ def test_each_try_but_the_last_has_its_own_time() -> None:
     assert [left for _, _, left in service.asked] == [0.5, 0.5, 3.0]
     assert isinstance(result, Reply)
     assert math.isclose(service.now, 101.8)
+
+
+async def test_what_the_last_failure_tells_clients_is_passed_on_though_an_earlier_try_was_sent() -> None:
+    failures = [
+        CallFailed(Kinds.NO_ANSWER, Outcome.UNKNOWN),
+        CallFailed(
+            Kinds.BREAKER_OPEN, Outcome.NOT_SENT, "open", headers=((b"retry-after", b"7"),), members={"more": "of it"}
+        ),
+    ]
+
+    async def fail(call: Call) -> Reply:
+        del call
+        raise failures.pop(0)
+
+    guard = Retry("s", None, Instances[Any](), RepeatBudget(0.2, 3), lambda: 100.0, Registry())
+    with pytest.raises(CallFailed) as raised:
+        await guard.wrap(fail)(make_call(b"GET", key=False))
+    failed = raised.value
+    assert (failed.kind, failed.outcome, failed.detail) == (Kinds.BREAKER_OPEN, Outcome.UNKNOWN, "open")
+    assert (failed.headers, dict(failed.members)) == (((b"retry-after", b"7"),), {"more": "of it"})
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_only_those_that_may_be_chosen_are_and_none_twice_for_a_call_while_there
         while left := instances.untried(asked.tried):
             chosen = balancer.choose(asked, 0.0)
             assert chosen in left
-            asked.tried.append(chosen)
+            asked.tried |= {chosen}
         assert balancer.choose(asked, 0.0) in instances.available
 
 

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from castlegate.rules.instances import Instance, Instances
+from castlegate.rules.instances import BREAKER, Instance, Instances
 
 
 def names(instances: list[Instance]) -> str:
@@ -59,6 +59,22 @@ def test_below_the_least_share_nobody_looks_at_who_is_well() -> None:
         instances.take_out(get(instances, name), "check", "no answer", 1.0)
         assert instances.panicking == (name == "c")
     assert names(instances.available) == "abcd"
+
+
+def test_one_whose_breaker_is_open_is_not_chosen_however_few_are_well() -> None:
+    instances = some("abc", least=0.5)
+    a, b, c = instances.members
+    instances.take_out(a, BREAKER, "five failures", 1.0)
+    instances.take_out(b, "check", "no answer", 1.0)
+    instances.take_out(c, "ejection", "five errors", 1.0)
+    assert names(instances.available) == "bc"
+    assert instances.panicking
+    assert instances.untried({b, c}) == []
+    for each in (b, c):
+        instances.take_out(each, BREAKER, "five failures", 2.0)
+    assert instances.available == []
+    instances.put_back(a, BREAKER, 3.0)
+    assert names(instances.available) == "a"
 
 
 def test_a_drained_one_is_not_chosen_even_when_no_other_is_left() -> None:
@@ -116,8 +132,8 @@ def test_who_watches_is_told_of_every_change() -> None:
 _NAMES = st.sampled_from("abcdef")
 _STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("out"), _NAMES, st.sampled_from(["check", "ejection"])),
-        st.tuples(st.just("back"), _NAMES, st.sampled_from(["check", "ejection"])),
+        st.tuples(st.just("out"), _NAMES, st.sampled_from(["check", "ejection", BREAKER])),
+        st.tuples(st.just("back"), _NAMES, st.sampled_from(["check", "ejection", BREAKER])),
         st.tuples(st.sampled_from(["drain", "resume", "add", "remove"]), _NAMES, st.just("")),
     ),
     max_size=40,
@@ -143,7 +159,7 @@ def test_the_list_is_what_the_marks_say_whatever_came_before(steps: list[tuple[s
             instances.resume(instance, 0.0)
         elif what == "remove":
             instances.remove(instance)
-    usable = [each for each in instances.members if each.drained_since is None]
+    usable = [each for each in instances.members if each.drained_since is None and BREAKER not in each.outs]
     assert all(each in usable for each in instances.available)
     assert bool(instances.available) == bool(usable)
     assert [each for each in instances.members if each.available] == instances.available

@@ -35,6 +35,7 @@ class ServerConnection(asyncio.Protocol):
         "_body", "_call", "_deadline", "_decoder", "_ended", "_full", "_head", "_held", "_interim", "_last_head",
         "_last_read", "_left", "_partial", "_pool", "_pump", "_silent", "_timer", "_transport",
         "_unread", "_untaken", "_uploads", "_waiter", "_writable", "closed", "handed_over", "idle_since",
+        "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -45,6 +46,7 @@ class ServerConnection(asyncio.Protocol):
         self.closed = False
         self.handed_over = False  # to a call; until then its end is a failure to connect
         self.idle_since = 0.0
+        self.used = False  # a call was answered on it
         self._writable: Waiter[None] | None = None
         self._full = False
         self._ended = False  # nothing more comes from the instance
@@ -282,6 +284,7 @@ class ServerConnection(asyncio.Protocol):
                 self._transport.close()
             self._pool.forget(self)
         else:
+            self.used = True
             self._pool.put_back(self)
         whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if body is not None:

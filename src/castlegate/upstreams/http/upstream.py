@@ -222,12 +222,13 @@ class HttpUpstream:
             connection = None if call.fresh else pool.take_idle(now)
             if connection is None:
                 connection = await pool.wait_for_one(until, body, fresh=call.fresh)
+                call.reused = connection.used
             place, uploads = uploads, None
             call.sent = True
             waiter = connection.send(call, self._head(instance, call), until, place)
             reply = await waiter
         except CallFailed as failed:
-            call.tried.append(instance)
+            call.tried |= {instance}
             self._results.child(self._name, instance.label, failed.kind.name).value += 1
             raise
         except asyncio.CancelledError:

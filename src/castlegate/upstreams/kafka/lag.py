@@ -17,6 +17,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported, not declared
 
 from castlegate.rules.backlog import Backlog
+from castlegate.telemetry.stumbles import Stumbles
 from castlegate.upstreams.kafka.client import Clients, RateLimit, log
 from castlegate.upstreams.kafka.settings import GroupSettings
 
@@ -55,21 +56,31 @@ class GroupLag:
             await asyncio.wait([task])
 
     async def _run(self) -> None:
-        # Making a client starts its threads and reads certificates.
-        admin = await asyncio.get_running_loop().run_in_executor(None, self._make)
-        while True:
-            try:
-                await self._look(admin)
-            except (KafkaException, TimeoutError) as failure:
-                self._tell(failure)
-            await asyncio.sleep(self._settings.every)
+        stumbles = Stumbles(log, f"looking at the lag of group {self._settings.group} of service {self._service}")
+        loop, client = asyncio.get_running_loop(), list[AdminClient]()  # none or one
+        try:
+            while True:
+                try:
+                    if not client:
+                        await loop.run_in_executor(None, self._make, client)
+                    await self._look(client)
+                except (KafkaException, TimeoutError) as failure:
+                    self._tell(failure)
+                except Exception as error:  # noqa: BLE001 - it goes on looking
+                    stumbles.tell(error)
+                await asyncio.sleep(self._settings.every)
+        finally:
+            loop.run_in_executor(None, client.clear)
 
-    def _make(self) -> AdminClient:
-        return AdminClient(self._clients.admin(lambda _error: None))
+    def _make(self, client: list[AdminClient]) -> None:
+        """Starts threads and reads certificates: not for the loop. Neither is its end, which waits for those threads:
+        so no frame of the loop has a reference of its own.
+        """
+        client.append(AdminClient(self._clients.admin(lambda _error: None)))
 
-    async def _look(self, admin: AdminClient) -> None:
+    async def _look(self, client: list[AdminClient]) -> None:
         group = self._settings.group
-        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S)
+        asked = client[0].list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S)
         positions = [
             each
             for each in (await _answer(asked[group])).topic_partitions
@@ -80,7 +91,7 @@ class GroupLag:
         latest = {TopicPartition(each.topic, each.partition): OffsetSpec.latest() for each in positions}  # type: ignore[no-untyped-call]
         ends = {
             (at.topic, at.partition): (await _answer(future)).offset
-            for at, future in admin.list_offsets(latest, request_timeout=_TIMEOUT_S).items()
+            for at, future in client[0].list_offsets(latest, request_timeout=_TIMEOUT_S).items()
         }
         lags, reads = defaultdict[str, int](int), defaultdict[str, int](int)
         for each in positions:
