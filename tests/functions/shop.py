@@ -74,6 +74,14 @@ async def ends() -> None:
     raise SystemExit(3)
 
 
+class Stop(BaseException):
+    pass
+
+
+async def stops() -> None:
+    raise Stop("far away")
+
+
 async def odd() -> object:
     return object()
 

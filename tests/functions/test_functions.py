@@ -41,6 +41,7 @@ routes:
   GET /refuses: {{call: "python:shop:refuses"}}
   GET /fails: {{call: "python:shop:fails"}}
   GET /ends: {{call: "python:shop:ends"}}
+  GET /stops: {{call: "python:shop:stops"}}
   GET /odd: {{call: "python:shop:odd"}}
   GET /waits: {{call: "python:shop:waits"}}
   GET /waits-short: {{call: "python:shop:waits", timeout: 300ms}}
@@ -185,6 +186,7 @@ def test_a_problem_that_a_function_raises_is_the_answer(bed: Bed) -> None:
 
 @pytest.mark.parametrize(("path", "told"), [
     ("/fails", "KeyError: 'a secret of the shop'"), ("/ends", "SystemExit(3)"), ("/odd", "TypeError"),
+    ("/stops", "shop.Stop: far away"),
     ("/splits", "ValueError"), ("/blocks-ends", "SystemExit(4)"), ("/forges", "ValueError: not a field that a function can set: 'Traceparent'"),
     ("/unknown", "no service is called 'nobody'"),
 ])  # fmt: skip

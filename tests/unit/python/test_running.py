@@ -86,7 +86,14 @@ async def test_queued_functions_run_in_order_and_those_given_up_never(runner: Ru
     assert ran == []
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
+class Stop(BaseException):
+    """An error that few expect."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(1), KeyboardInterrupt(), Stop(), GeneratorExit(), BaseExceptionGroup("", [KeyboardInterrupt()])],
+)
 @pytest.mark.parametrize("asynchronous", [True, False])
 async def test_what_would_end_the_program_ends_one_request(
     runner: Runner, error: BaseException, asynchronous: bool
@@ -98,5 +105,6 @@ async def test_what_would_end_the_program_ends_one_request(
         raise error
 
     chosen = function if asynchronous else blocking
-    with pytest.raises(Ended):
+    with pytest.raises(Ended) as raised:
         await runner.run(chosen, {}, runner.timer.now() + 5, asynchronous=asynchronous)
+    assert raised.value.__cause__ is error
