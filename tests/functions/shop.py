@@ -122,6 +122,10 @@ def blocks_and_hangs(users: Service, ctx: Context) -> Any:
     return ctx.wait(users(get="/hangs"))
 
 
+async def waits_like_a_thread(users: Service, ctx: Context) -> Any:
+    return ctx.wait(users(get="/a"))
+
+
 async def page(user: str, users: Service, stock: Annotated[Service, "stock"], ctx: Context) -> dict[str, Any]:
     """Two services side by side, and one by its name."""
     one, two = await asyncio.gather(

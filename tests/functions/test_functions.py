@@ -42,6 +42,7 @@ routes:
   GET /fails: {{call: "python:shop:fails"}}
   GET /ends: {{call: "python:shop:ends"}}
   GET /stops: {{call: "python:shop:stops"}}
+  GET /waits-like-a-thread: {{call: "python:shop:waits_like_a_thread"}}
   GET /odd: {{call: "python:shop:odd"}}
   GET /waits: {{call: "python:shop:waits"}}
   GET /waits-short: {{call: "python:shop:waits", timeout: 300ms}}
@@ -186,7 +187,7 @@ def test_a_problem_that_a_function_raises_is_the_answer(bed: Bed) -> None:
 
 @pytest.mark.parametrize(("path", "told"), [
     ("/fails", "KeyError: 'a secret of the shop'"), ("/ends", "SystemExit(3)"), ("/odd", "TypeError"),
-    ("/stops", "shop.Stop: far away"),
+    ("/stops", "shop.Stop: far away"), ("/waits-like-a-thread", "RuntimeError: an 'async def' does not wait like this"),
     ("/splits", "ValueError"), ("/blocks-ends", "SystemExit(4)"), ("/forges", "ValueError: not a field that a function can set: 'Traceparent'"),
     ("/unknown", "no service is called 'nobody'"),
 ])  # fmt: skip

@@ -190,7 +190,13 @@ class Context:
         return Answer(reply.status, reply.headers, body)
 
     def wait(self, calls: Coroutine[Any, Any, Any]) -> Any:
-        """For functions that are no `async def`, which run in threads: `ctx.wait(ctx.call(...))`."""
+        """For functions that are no `async def`, which run in threads: `ctx.wait(ctx.call(...))`. Raises `RuntimeError`
+        in an `async def`.
+        """
+        if self._in_loop():  # it would wait for itself, and all other requests with it
+            if asyncio.iscoroutine(calls):
+                calls.close()
+            raise RuntimeError("an 'async def' does not wait like this; write 'await ctx.call(...)'")
         future = asyncio.run_coroutine_threadsafe(calls, self._loop)
         self._waited.add(future)
         try:
@@ -199,6 +205,12 @@ class Context:
             return future.result()
         finally:
             self._waited.discard(future)
+
+    def _in_loop(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # a thread without one
+            return False
 
     def close(self) -> None:
         """Nobody waits for the function any more."""
