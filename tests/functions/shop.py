@@ -126,6 +126,14 @@ async def waits_like_a_thread(users: Service, ctx: Context) -> Any:
     return ctx.wait(users(get="/a"))
 
 
+async def has_no_time(seconds: float, users: Service) -> Any:
+    return await users(get="/a", timeout=seconds)
+
+
+async def sets_twice() -> Response:
+    return Response("x", headers={"Content-Type": "text/html", "content-type": "text/plain"})
+
+
 async def page(user: str, users: Service, stock: Annotated[Service, "stock"], ctx: Context) -> dict[str, Any]:
     """Two services side by side, and one by its name."""
     one, two = await asyncio.gather(

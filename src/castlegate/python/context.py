@@ -152,6 +152,8 @@ class Context:
         `{name}` stands for a value of `values`, encoded so that it cannot leave its place. `key` is of the record to a
         service behind Kafka. `timeout` in seconds; what is left of the request's time bounds it too.
         """
+        if timeout is not None and not timeout > 0:  # which is so of what is no number, too
+            raise ValueError(f"a call's timeout is more than nothing, not {timeout!r}")
         link = self._means.find(service)
         said = {"GET": get, "POST": post, "PUT": put, "PATCH": patch, "DELETE": delete}
         verbs = [(method, target) for method, target in said.items() if target is not None]
