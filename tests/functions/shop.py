@@ -74,6 +74,14 @@ async def ends() -> None:
     raise SystemExit(3)
 
 
+class Stop(BaseException):
+    pass
+
+
+async def stops() -> None:
+    raise Stop("far away")
+
+
 async def odd() -> object:
     return object()
 
@@ -112,6 +120,18 @@ def blocks_and_calls(users: Service, ctx: Context) -> Any:
 
 def blocks_and_hangs(users: Service, ctx: Context) -> Any:
     return ctx.wait(users(get="/hangs"))
+
+
+async def waits_like_a_thread(users: Service, ctx: Context) -> Any:
+    return ctx.wait(users(get="/a"))
+
+
+async def has_no_time(seconds: float, users: Service) -> Any:
+    return await users(get="/a", timeout=seconds)
+
+
+async def sets_twice() -> Response:
+    return Response("x", headers={"Content-Type": "text/html", "content-type": "text/plain"})
 
 
 async def page(user: str, users: Service, stock: Annotated[Service, "stock"], ctx: Context) -> dict[str, Any]:

@@ -41,6 +41,10 @@ routes:
   GET /refuses: {{call: "python:shop:refuses"}}
   GET /fails: {{call: "python:shop:fails"}}
   GET /ends: {{call: "python:shop:ends"}}
+  GET /stops: {{call: "python:shop:stops"}}
+  GET /waits-like-a-thread: {{call: "python:shop:waits_like_a_thread"}}
+  GET /has-no-time: {{call: "python:shop:has_no_time"}}
+  GET /sets-twice: {{call: "python:shop:sets_twice"}}
   GET /odd: {{call: "python:shop:odd"}}
   GET /waits: {{call: "python:shop:waits"}}
   GET /waits-short: {{call: "python:shop:waits", timeout: 300ms}}
@@ -185,6 +189,8 @@ def test_a_problem_that_a_function_raises_is_the_answer(bed: Bed) -> None:
 
 @pytest.mark.parametrize(("path", "told"), [
     ("/fails", "KeyError: 'a secret of the shop'"), ("/ends", "SystemExit(3)"), ("/odd", "TypeError"),
+    ("/stops", "shop.Stop: far away"), ("/waits-like-a-thread", "RuntimeError: an 'async def' does not wait like this"),
+    ("/sets-twice", "ValueError: the field content-type is set twice"),
     ("/splits", "ValueError"), ("/blocks-ends", "SystemExit(4)"), ("/forges", "ValueError: not a field that a function can set: 'Traceparent'"),
     ("/unknown", "no service is called 'nobody'"),
 ])  # fmt: skip
@@ -286,6 +292,14 @@ def test_a_call_has_a_timeout_of_its_own(bed: Bed) -> None:
     begin = time.monotonic()
     assert bed.ask("/hopeless")[0] == 504
     assert time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan"])
+def test_a_call_without_time_is_not_made(bed: Bed, seconds: str) -> None:
+    seen = len(bed.users.seen)
+    status, _, problem = bed.ask(f"/has-no-time?seconds={seconds}")
+    assert (status, problem["type"]) == (500, "urn:castlegate:function_failed")
+    assert len(bed.users.seen) == seen
 
 
 def test_an_answer_of_another_shape_is_a_bad_one(bed: Bed) -> None:

@@ -118,9 +118,14 @@ def read_headers(headers: Headers) -> dict[str, str]:
 
 def headers_of(said: Mapping[str, str], is_own: Callable[[str], bool]) -> Headers:
     """Fields that a function sets; `is_own`: of which names only the gateway speaks. Raises `ValueError`."""
+    fields: dict[bytes, bytes] = {}
     for name, value in said.items():
         if not _NAME.fullmatch(name) or is_own(name):
             raise ValueError(f"not a field that a function can set: {name!r}")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"not a value of a header field, of {name}: {value!r}")
-    return Headers.of([(name.lower().encode(), value.strip().encode("latin-1")) for name, value in said.items()])
+        key = name.lower().encode()
+        if key in fields:
+            raise ValueError(f"the field {name} is set twice")
+        fields[key] = value.strip().encode("latin-1")
+    return Headers.of(list(fields.items()))

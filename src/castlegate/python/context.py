@@ -152,6 +152,8 @@ class Context:
         `{name}` stands for a value of `values`, encoded so that it cannot leave its place. `key` is of the record to a
         service behind Kafka. `timeout` in seconds; what is left of the request's time bounds it too.
         """
+        if timeout is not None and not timeout > 0:  # which is so of what is no number, too
+            raise ValueError(f"a call's timeout is more than nothing, not {timeout!r}")
         link = self._means.find(service)
         said = {"GET": get, "POST": post, "PUT": put, "PATCH": patch, "DELETE": delete}
         verbs = [(method, target) for method, target in said.items() if target is not None]
@@ -190,7 +192,13 @@ class Context:
         return Answer(reply.status, reply.headers, body)
 
     def wait(self, calls: Coroutine[Any, Any, Any]) -> Any:
-        """For functions that are no `async def`, which run in threads: `ctx.wait(ctx.call(...))`."""
+        """For functions that are no `async def`, which run in threads: `ctx.wait(ctx.call(...))`. Raises `RuntimeError`
+        in an `async def`.
+        """
+        if self._in_loop():  # it would wait for itself, and all other requests with it
+            if asyncio.iscoroutine(calls):
+                calls.close()
+            raise RuntimeError("an 'async def' does not wait like this; write 'await ctx.call(...)'")
         future = asyncio.run_coroutine_threadsafe(calls, self._loop)
         self._waited.add(future)
         try:
@@ -199,6 +207,12 @@ class Context:
             return future.result()
         finally:
             self._waited.discard(future)
+
+    def _in_loop(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # a thread without one
+            return False
 
     def close(self) -> None:
         """Nobody waits for the function any more."""

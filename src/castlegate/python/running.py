@@ -77,7 +77,9 @@ class _Expiry:
 async def _guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
         return await coroutine
-    except (SystemExit, KeyboardInterrupt) as error:  # the loop would end with it, and all other requests
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # the loop or the request would end with it
         raise Ended(f"the function raised {error!r}") from error
 
 

@@ -101,7 +101,14 @@ async def test_threads_end_when_they_are_stopped_also_those_made_for_what_was_qu
     await until(lambda: not any(thread.is_alive() for thread in on))
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
+class Stop(BaseException):
+    """An error that few expect."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(1), KeyboardInterrupt(), Stop(), GeneratorExit(), BaseExceptionGroup("", [KeyboardInterrupt()])],
+)
 @pytest.mark.parametrize("asynchronous", [True, False])
 async def test_what_would_end_the_program_ends_one_request(
     runner: Runner, error: BaseException, asynchronous: bool
@@ -113,5 +120,6 @@ async def test_what_would_end_the_program_ends_one_request(
         raise error
 
     chosen = function if asynchronous else blocking
-    with pytest.raises(Ended):
+    with pytest.raises(Ended) as raised:
         await runner.run(chosen, {}, runner.timer.now() + 5, asynchronous=asynchronous)
+    assert raised.value.__cause__ is error
