@@ -386,6 +386,17 @@ def test_the_whole_may_be_kept_as_long_as_the_part_that_may_be_kept_the_shortest
     assert answer.fields.get("cache-control") == whole
 
 
+def test_no_shared_cache_keeps_for_an_authorized_request_what_one_part_does_not_let_it(
+    services: Services, start: Start
+) -> None:
+    services.says("/x", 1, fields=("cache-control: max-age=60",))
+    services.says("/y", 1, fields=("cache-control: max-age=60, must-revalidate",))
+    gateway = start("  GET /a: {compose: {x: {call: s, get: /x}, y: {call: s, get: /y}}}")
+    assert ask(gateway, "/a").fields["cache-control"] == "max-age=60, must-revalidate"
+    authorized = ask(gateway, "/a", "Authorization: Basic eDp5")
+    assert authorized.fields["cache-control"] == "private, max-age=60, must-revalidate"
+
+
 def test_head_has_the_fields_and_no_body(home: Services, start: Start) -> None:
     gateway = start(HOME)
     with Client(gateway.port) as client:

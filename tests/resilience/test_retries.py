@@ -92,6 +92,12 @@ def test_and_without_the_key_it_is_not(gateway: Gateway, one: Told) -> None:
     assert len(one.seen) == 1
 
 
+def test_nor_with_a_key_that_is_empty(gateway: Gateway, one: Told) -> None:
+    one.todo.append(says(503))
+    assert ask(gateway, "POST /keyed", "Idempotency-Key:", body=b"{}")[0] == 503
+    assert len(one.seen) == 1
+
+
 def test_only_the_methods_that_are_said(gateway: Gateway, one: Told) -> None:
     one.todo.extend([says(503), says(200), says(503)])
     assert ask(gateway, "GET /gets")[0] == 200

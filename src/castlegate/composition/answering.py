@@ -76,8 +76,8 @@ class Answer:
         if partial:
             lines.append(_NOT_KEPT)
             return
-        control = strictest(tuple(controls)) if controls else None
-        if control is not None:
+        if any(control is not None for control in controls):
+            control = strictest(tuple(controls), authorized=b"authorization" in run.request.headers)
             lines.append(b"cache-control: %b\r\n" % control)
         if varies:
             vary = united(tuple(varies))

@@ -11,16 +11,16 @@ from functools import lru_cache
 NOT_AT_ALL = b"no-store"
 
 _DIRECTIVE = re.compile(rb"([A-Za-z0-9_-]+)(?:\s*=\s*\"?([^\",]*)\"?)?")
+_SHARED = {b"public", b"must-revalidate", b"s-maxage"}  # whatever the request's `Authorization` (§3.5)
+_FRESH_IF_SHARED = {b"proxy-revalidate", b"s-maxage"}  # §5.2.2.8, §5.2.2.10
 _SECONDS = re.compile(rb"[0-9]{1,10}")
 
 
 @lru_cache(1024)  # services repeat themselves
-def strictest(controls: tuple[bytes | None, ...]) -> bytes | None:
-    """`Cache-Control` of the whole, by those of the parts, which may say their age as `age=`; None where no part says
-    anything.
+def strictest(controls: tuple[bytes | None, ...], *, authorized: bool = False) -> bytes:
+    """`Cache-Control` of the whole, by those of the parts, which may say their age as `age=`. `authorized`: the request
+    has `Authorization`, with which shared caches may keep nothing but what says so.
     """
-    if all(control is None for control in controls):
-        return None
     said = [_read(control or b"no-cache") for control in controls]
     if any(b"no-store" in each for each in said):
         return NOT_AT_ALL
@@ -30,7 +30,12 @@ def strictest(controls: tuple[bytes | None, ...]) -> bytes | None:
         return b", ".join([*words, b"no-cache"])
     words.append(b"max-age=%d" % min(age for age in ages if age is not None))
     if any(b"must-revalidate" in each for each in said):
+        # It forbids the stale, which any part may, and allows shared caches to keep, which takes all (§3.5).
+        if authorized and not words[:-1] and not all(_SHARED & each.keys() for each in said):
+            words.insert(0, b"private")
         words.append(b"must-revalidate")
+    elif any(_FRESH_IF_SHARED & each.keys() for each in said):
+        words.append(b"proxy-revalidate")
     return b", ".join(words)
 
 
@@ -41,14 +46,19 @@ def united(varies: tuple[bytes, ...]) -> bytes:
     return b", ".join(sorted(names - {b"", b"accept", b"accept-encoding"}))
 
 
-def _read(control: bytes) -> dict[bytes, bytes]:
-    return {name.lower(): value for name, value in _DIRECTIVE.findall(control)}
+def _read(control: bytes) -> dict[bytes, list[bytes]]:
+    said: dict[bytes, list[bytes]] = {}
+    for name, value in _DIRECTIVE.findall(control):
+        said.setdefault(name.lower(), []).append(value.strip())
+    return said
 
 
-def _left(said: dict[bytes, bytes]) -> int | None:
-    """Seconds that it may still be kept: for private caches and shared ones, whichever is less."""
-    ages = [said[name] for name in (b"max-age", b"s-maxage") if name in said]
+def _left(said: dict[bytes, list[bytes]]) -> int | None:
+    """Seconds that it may still be kept: for private caches and shared ones, and of what is said twice, whichever is
+    less.
+    """
+    ages = [age for name in (b"max-age", b"s-maxage") for age in said.get(name, ())]
     if not ages or not all(map(_SECONDS.fullmatch, ages)):
         return None
-    age = said.get(b"age", b"0").strip()
-    return max(0, min(map(int, ages)) - (int(age) if _SECONDS.fullmatch(age) else 0))
+    gone = [int(age) for age in said.get(b"age", ()) if _SECONDS.fullmatch(age)]
+    return max(0, min(map(int, ages)) - max(gone, default=0))

@@ -66,7 +66,9 @@ class Digest:
         """`passed`: beginnings of the lines that the client gets."""
         self.take: Take = _taker(headers)
         control, age = headers.get(b"cache-control"), headers.get(b"age")
-        self.control = control if control is None or age is None else b"%b, age=%b" % (control, age)
+        if control is not None and age is not None:
+            control = b", ".join([control, *(b"age=%b" % each.strip() for each in age.split(b","))])
+        self.control = control
         self.vary = headers.get(b"vary")
         self.passed = [line for line in headers.lines if line.startswith(passed)] if passed else []
 

@@ -343,7 +343,7 @@ class Retry:
         """Whether it may be sent although it may have been executed."""
         if not isinstance(call.body, bytes) or self._instances is None:
             return False
-        return call.idempotent or (self._key is not None and self._key in call.headers)
+        return call.idempotent or (self._key is not None and any(call.headers.get_all(self._key)))
 
 
 def refused_repeats(registry: Registry) -> Family[Counter]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
+from collections import Counter
+from collections.abc import Sequence
 from heapq import heapify, heapreplace
 from itertools import accumulate
 from random import random
@@ -28,8 +30,8 @@ class Balancer(Protocol[I_co]):
     """Chooses among the instances of a service."""
 
     def choose(self, call: Call, now: float) -> I_co:
-        """The next one; of `call.tried`, on which the call failed before, only if there is no other. `now`: loop time.
-        Raises `CallFailed`, not sent, if there is none at all.
+        """The next one; of `call.tried`, on which the call failed before, only if there is no other, and then
+        `least_tried`. `now`: loop time. Raises `CallFailed`, not sent, if there is none at all.
         """
 
 
@@ -69,7 +71,7 @@ class RoundRobin(Generic[I]):
                 if chosen not in call.tried:
                     return chosen
             others = instances.untried(call.tried)
-            return others[0] if others else chosen
+            return others[0] if others else least_tried(instances.available, call.tried)
         return chosen
 
     def _next(self, call: Call) -> I:
@@ -133,7 +135,7 @@ class _OfTwo(Generic[I]):
             fresh = [each for _ in range(_DRAWS) for each in self._draw(call) if each not in tried]
             if fresh:
                 return fresh
-        return instances.untried(tried) or choices
+        return instances.untried(tried) or (choices and [least_tried(choices, tried)])
 
     def _changed(self) -> None:
         if self._instances.even:
@@ -211,6 +213,12 @@ class PeakEwma(_OfTwo[I]):
 
 
 _UNKNOWN = 1e6  # seconds
+
+
+def least_tried(choices: Sequence[I], tried: Sequence[object]) -> I:
+    """Of `choices`, all of which were tried, the one that was least often; of several the one that was longest ago."""
+    times, last = Counter(tried), {each: number for number, each in enumerate(tried)}
+    return min(choices, key=lambda each: (times[each], last.get(each, -1)))
 
 
 def nobody(call: Call) -> CallFailed:

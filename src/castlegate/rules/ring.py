@@ -15,7 +15,7 @@ from struct import unpack
 from typing import Generic, TypeVar
 
 from castlegate.message import Call
-from castlegate.rules.balancing import Balancer, nobody
+from castlegate.rules.balancing import Balancer, least_tried, nobody
 from castlegate.rules.instances import Instance, Instances
 
 I = TypeVar("I", bound=Instance)  # noqa: E741 - see `rules.instances`
@@ -53,10 +53,12 @@ class ConsistentHash(Generic[I]):
             owner = owners[points[step] & _NUMBER]
             if owner.available and owner not in tried:
                 return owner
-        choices = self._instances.untried(tried) or self._instances.available
-        if not choices:
+        choices = self._instances.untried(tried)
+        if choices:
+            return choices[hashed % len(choices)]
+        if not self._instances.available:
             raise nobody(call)
-        return choices[hashed % len(choices)]
+        return least_tried(self._instances.available, tried)
 
     def _changed(self) -> None:
         by_priority: dict[int, list[I]] = {}

@@ -88,6 +88,20 @@ def test_only_those_that_may_be_chosen_are_and_none_twice_for_a_call_while_there
         assert balancer.choose(asked, 0.0) in instances.available
 
 
+@every_balancer
+@given(count=st.integers(2, 4), tries=st.integers(1, 12), key=st.integers(0, 99))
+@settings(max_examples=30)
+def test_a_call_that_failed_on_all_goes_to_each_in_turn(
+    make: Callable[[Some], Balancer[Instance]], count: int, tries: int, key: int
+) -> None:
+    balancer = make(some(*range(1, count + 1)))
+    asked = call(b"%d" % key)
+    for _ in range(tries):
+        asked.tried.append(balancer.choose(asked, 0.0))
+    assert asked.tried == [asked.tried[number % count] for number in range(tries)]
+    assert len(set(asked.tried)) == min(count, tries)
+
+
 @pytest.mark.parametrize("make", [RoundRobin, LeastRequest, PeakEwma])
 def test_a_heavier_instance_gets_as_much_more(make: Callable[[Some], Balancer[Instance]]) -> None:
     random.seed(7)
