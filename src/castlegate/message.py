@@ -6,7 +6,7 @@ Bodies are `bytes` when they arrived whole, else a `Body`.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ReplyMode = Literal["last", "all", "stream"]  # what is made of a reply of several values
 
+_NOT_TRIED: Mapping[object, int] = {}
 _NO_PARAMS: dict[str, str] = {}
 _UNREAD: Any = object()
 _OURSELVES = b"user-agent: castlegate"  # of a request that no client made
@@ -142,7 +143,7 @@ class Call:
         self.timeout = timeout  # seconds, of this call; the request's deadline bounds it too
         self.idempotent = idempotent
         self.instance: Any = None  # the one that was asked last, of services that have instances
-        self.tried: frozenset[object] = frozenset()  # instances that it failed on
+        self.tried: Mapping[object, int] = _NOT_TRIED  # instances that it failed on, and how often; the latest last
         self.sent = False  # something of it has left, or may have: what is given up from here on may be executed
         self.fresh = False  # a connection that was used before is not good enough: one has just been closed on it
         self.reused = True  # the connection it was sent on last had been open before: it may just have been closing
@@ -161,8 +162,15 @@ class Call:
             self.request, self.method, self.target, self.headers, self.body, self.key, timeout,
             idempotent=self.idempotent,
         )  # fmt: skip
-        call.tried = self.tried | {self.instance}
+        call.tried = self.tried
+        call.failed_on(self.instance)
         return call
+
+    def failed_on(self, instance: object) -> None:
+        """It is not to be asked again as long as there are others."""
+        tried = dict(self.tried)
+        tried[instance] = tried.pop(instance, 0) + 1
+        self.tried = tried
 
 
 class Reply:

@@ -277,7 +277,7 @@ class InstanceBreakers(_Judge):
             blocked += 1
             until = min(until, breaker.open_until)
             if breaker.state is State.HALF_OPEN:
-                call.tried |= {instance}
+                call.failed_on(instance)
             elif BREAKER not in instance.outs and self._serves:  # it went and came back
                 instances.take_out(instance, BREAKER, self._why(breaker), now)
         if blocked and blocked >= sum(each.drained_since is None for each in instances.members):

@@ -283,7 +283,7 @@ class Retry:
         """One more try, after the pause."""
         if isinstance(before, Reply):
             before.close()
-            call.tried |= {call.instance}
+            call.failed_on(call.instance)
         elif before.kind is Kinds.NO_ANSWER:
             call.fresh = True
         if pause:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heapreplace
 from itertools import accumulate
 from random import random
@@ -215,10 +214,10 @@ class PeakEwma(_OfTwo[I]):
 _UNKNOWN = 1e6  # seconds
 
 
-def least_tried(choices: Sequence[I], tried: Sequence[object]) -> I:
+def least_tried(choices: Sequence[I], tried: Mapping[object, int]) -> I:
     """Of `choices`, all of which were tried, the one that was least often; of several the one that was longest ago."""
-    times, last = Counter(tried), {each: number for number, each in enumerate(tried)}
-    return min(choices, key=lambda each: (times[each], last.get(each, -1)))
+    order = {each: number for number, each in enumerate(tried)}
+    return min(choices, key=lambda each: (tried.get(each, 0), order.get(each, -1)))
 
 
 def nobody(call: Call) -> CallFailed:

@@ -74,7 +74,7 @@ class Service:
             self.asked[-1] = (instance, this, left)
         self.now += this.seconds
         if this.kind is not None:
-            call.tried |= {instance}
+            call.failed_on(instance)
             raise CallFailed(this.kind, Outcome.NOT_SENT if this.kind in NOT_SENT else Outcome.UNKNOWN)
         return Reply(this.status, Headers(), b"")
 

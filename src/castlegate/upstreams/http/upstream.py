@@ -228,7 +228,7 @@ class HttpUpstream:
             waiter = connection.send(call, self._head(instance, call), until, place)
             reply = await waiter
         except CallFailed as failed:
-            call.tried |= {instance}
+            call.failed_on(instance)
             self._results.child(self._name, instance.label, failed.kind.name).value += 1
             raise
         except asyncio.CancelledError:
