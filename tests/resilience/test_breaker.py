@@ -218,3 +218,37 @@ routes: {GET /: {call: found}}
     (tmp_path / "found.json").write_text(json.dumps(urls[1:]))
     eventually(lambda: gauge(gateway, "found", name) == 0)
     assert "open_breakers" not in services(gateway)["found"]
+
+
+def test_a_call_that_ends_after_a_reload_without_breakers_takes_nothing_out(
+    start: Start, one: Told, other: Told
+) -> None:
+    breaker = ", breaker: {per: instance, least: 1, pause: 1h, longest_pause: 1h}"
+    urls = json.dumps([f"http://127.0.0.1:{each.port}" for each in (one, other)])
+    gateway = start(f"""
+services: {{pair: {{http: {urls}, retry: 1, ejection: off{breaker}}}}}
+defaults: {{public: true, timeout: 8s}}
+routes: {{GET /: {{call: pair}}}}
+""")
+    release = threading.Event()
+
+    def fails_late(connection: Any, request: bytes) -> bool:
+        release.wait(8)
+        return says(500)(connection, request)
+
+    one.otherwise = fails_late
+    threads: list[threading.Thread] = []
+
+    def has_one() -> bool:
+        threads.append(threading.Thread(target=ask, args=(gateway, "GET /")))
+        threads[-1].start()
+        return bool(one.seen)
+
+    eventually(has_one)
+    reload(gateway, breaker, "")
+    release.set()
+    for thread in threads:
+        thread.join()
+    one.otherwise = says(200)
+    one.seen.clear()
+    eventually(lambda: ask(gateway, "GET /")[0] == 200 and bool(one.seen))
