@@ -238,6 +238,16 @@ def test_calls_end_with_the_function_that_began_them(bed: Bed) -> None:
     bed.gateway.program.wait_until(lambda: calls_under_way(bed) == 0, "the other call to be given up")
 
 
+def test_what_hangs_is_counted_although_its_function_has_no_more_time(bed: Bed) -> None:
+    name = (
+        f'castlegate_upstream_requests_total{{service="users",address="127.0.0.1:{bed.users.port}",result="timeout"}}'
+    )
+    before = bed.gateway.metrics().get(name, 0)
+    status, _, problem = bed.ask("/hangs")
+    assert (status, problem["outcome"]) == (504, "unknown")
+    assert bed.gateway.metrics().get(name, 0) == before + 1
+
+
 def test_blocking_functions_have_threads_a_queue_and_an_end(bed: Bed) -> None:
     with Client(bed.gateway.port) as one, Client(bed.gateway.port) as two:
         request = b"GET /blocks?seconds=0.7 HTTP/1.1\r\nHost: h\r\n\r\n"
