@@ -7,6 +7,7 @@ imported, it neither ends nor slows whoever asks, and code is read anew each tim
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -44,12 +45,13 @@ class Finding(msgspec.Struct, frozen=True):
 
 class _Asked(msgspec.Struct):
     folder: str
+    longest: float
     questions: list[Question]
 
 
 def examine(questions: Sequence[Question], folder: Path) -> list[Finding]:
     """In their order."""
-    asked = msgspec.json.encode(_Asked(str(folder.resolve()), list(questions)))
+    asked = msgspec.json.encode(_Asked(str(folder.resolve()), _LONGEST, list(questions)))
     command = [sys.executable, "-m", "castlegate.python.examining"]
     try:
         done = subprocess.run(command, input=asked, capture_output=True, timeout=_LONGEST, check=False)  # noqa: S603
@@ -80,6 +82,7 @@ def _main() -> None:
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     asked = msgspec.json.decode(sys.stdin.buffer.read(), type=_Asked)
+    signal.setitimer(signal.ITIMER_REAL, asked.longest)  # ends it, also when nobody is left who would
     modules = Modules(Path(asked.folder))
     found = [_examine(question, modules) for question in asked.questions]
     answer.write(msgspec.json.encode(found))
