@@ -143,9 +143,6 @@ class GatherSink(ReplySink):
     def _take_part(self, name: str, part: Part) -> None:
         self._parts[name] = part
         self._size += len(part.line) + len(name)
-        if self._size > self._engine.settings.streams.collected:
-            self._broken(bad_answer("The answers are more than the gateway collects."))
-            return
         gathering = self.gathering
         if part.outcome == "ok":
             self._good += 1
@@ -153,7 +150,9 @@ class GatherSink(ReplySink):
             self._failed += 1
         most = MOST if gathering.number is None else gathering.number
         self.done = len(self._parts) == gathering.number
-        if self._good == gathering.want or (gathering.want is None and len(self._parts) == most and self._good):
+        if self._size > self._engine.settings.streams.collected:
+            self._give_up(Kinds.BAD_ANSWER, "skipped", "The answers are more than the gateway collects.")
+        elif self._good == gathering.want or (gathering.want is None and len(self._parts) == most and self._good):
             self._settle("skipped")
         elif most - self._failed < (gathering.want or 1):
             heard = f"{self._failed} of the services answered with an error."
