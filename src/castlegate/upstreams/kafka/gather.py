@@ -14,6 +14,8 @@ What comes when the client has been answered is late, but a duplicate if everybo
 from __future__ import annotations
 
 import re
+from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 FIELD = b"castlegate-parts"
 """Tells what became of each part (RFC 9651): a list of names, or how many had which outcome."""
+MOST_LISTED = 64
+"""Names in that field. A last member counts those that are left out, for each outcome too."""
 
 _JSON = (b"content-type", b"application/json")
 _NAME = re.compile(rb"[\x21-\x7e]{1,100}")
@@ -198,10 +202,14 @@ class GatherSink(ReplySink):
         if self.gathering.by is None:
             return ", ".join([f"{outcome}={count}" for outcome, count in self._counts(silent).items()]).encode()
         parts = []
-        for name, told in self._told(silent).items():
+        every = self._told(silent)
+        for name, told in islice(every.items(), MOST_LISTED):
             if not _TOKEN.fullmatch(name):
                 name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
             parts.append(name + "".join([f";{key}={value}" for key, value in told.items()]))
+        if len(every) > MOST_LISTED:
+            rest = Counter([told["outcome"] for told in islice(every.values(), MOST_LISTED, None)])
+            parts.append(f"{rest.total()}" + "".join([f";{outcome}={count}" for outcome, count in rest.items()]))
         return ", ".join(parts).encode()
 
     def _wanted(self) -> int:
