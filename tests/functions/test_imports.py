@@ -34,6 +34,18 @@ def test_what_a_module_prints_is_no_part_of_an_answer(tmp_path: Path) -> None:
     assert (said.returncode, said.stderr) == (0, "{hello\n")
 
 
+def test_a_module_that_closes_its_output_closes_nothing_of_others(tmp_path: Path) -> None:
+    (tmp_path / "prints.py").write_text(PRINTS + FUNCTION)
+    (tmp_path / "closes.py").write_text("import sys\nsys.stdout.close()\n" + FUNCTION)
+    command = (
+        "from pathlib import Path; from castlegate.python.importing import Modules, Reference; import sys; "
+        "modules = Modules(Path()); [modules.function(Reference(each, 'function')) for each in ('closes', 'prints')]; "
+        "print('out'); print('err', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"out\n", b"{hello\nerr\n")
+
+
 @pytest.mark.parametrize(("path", "status"), [("/", 0), ("/none", 1)])
 def test_threads_of_a_module_hold_up_no_answer(tmp_path: Path, path: str, status: int) -> None:
     said = castlegate(tmp_path, THREAD + FUNCTION, "explain", "GET", path)
