@@ -1,6 +1,7 @@
 """What modules of functions do when they are imported, and what that keeps from those who look at them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,21 @@ def test_threads_of_a_module_hold_up_no_answer(tmp_path: Path, path: str, status
     assert said.returncode == status
     assert said.stdout.startswith(f"GET {path}\n")
     assert castlegate(tmp_path, THREAD + FUNCTION, "check").returncode == 0
+
+
+def test_programs_of_a_module_hold_up_no_answer(tmp_path: Path) -> None:
+    starts = (
+        "import subprocess\nstarted = subprocess.Popen(['sleep', '300'])\nopen('pid', 'w').write(str(started.pid))\n"
+    )
+    said = castlegate(tmp_path, starts + FUNCTION, "check")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert (said.returncode, said.stderr) == (0, "")
+
+
+def test_a_module_that_ends_the_interpreter_is_a_mistake(tmp_path: Path) -> None:
+    said = castlegate(tmp_path, "import os\nos.write(2, b'first\\nlast words\\n')\nos._exit(3)\n", "check")
+    assert said.returncode == 2
+    assert "ended the interpreter with status 3: last words\n" in said.stderr
 
 
 def test_a_module_that_never_ends_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import PIPE
+from tempfile import TemporaryFile
 from typing import Literal
 
 import msgspec
@@ -22,6 +24,7 @@ from castlegate.python.importing import Modules
 from castlegate.python.reference import Reference
 
 _LONGEST = 30.0  # seconds for all of them
+_TOLD = 4096  # bytes at the end of what it said in which the reason is looked for
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -53,14 +56,16 @@ def examine(questions: Sequence[Question], folder: Path) -> list[Finding]:
     """In their order."""
     asked = msgspec.json.encode(_Asked(str(folder.resolve()), _LONGEST, list(questions)))
     command = [sys.executable, "-m", "castlegate.python.examining"]
-    try:
-        done = subprocess.run(command, input=asked, capture_output=True, timeout=_LONGEST, check=False)  # noqa: S603
-        return msgspec.json.decode(done.stdout, type=list[Finding])
-    except subprocess.TimeoutExpired:
-        why = f"importing it, or another function of this configuration, takes longer than {_LONGEST:g} s"
-    except msgspec.DecodeError:
-        last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        why = f"importing it, or another function, ended the interpreter with status {done.returncode}: {last}"
+    with TemporaryFile() as said:  # no pipe: programs that a module has started would hold it open
+        try:
+            done = subprocess.run(command, input=asked, stdout=PIPE, stderr=said, timeout=_LONGEST, check=False)  # noqa: S603
+            return msgspec.json.decode(done.stdout, type=list[Finding])
+        except subprocess.TimeoutExpired:
+            why = f"importing it, or another function of this configuration, takes longer than {_LONGEST:g} s"
+        except msgspec.DecodeError:
+            said.seek(-min(said.tell(), _TOLD), os.SEEK_END)
+            last = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+            why = f"importing it, or another function, ended the interpreter with status {done.returncode}: {last}"
     return [Finding(mistake=why), *[Finding()] * (len(questions) - 1)]
 
 
