@@ -126,6 +126,10 @@ async def waits_like_a_thread(users: Service, ctx: Context) -> Any:
     return ctx.wait(users(get="/a"))
 
 
+async def leaves_a_call(users: Service) -> Any:
+    return await asyncio.gather(users(get="/hangs"), users(get="/missing"))
+
+
 async def has_no_time(seconds: float, users: Service) -> Any:
     return await users(get="/a", timeout=seconds)
 

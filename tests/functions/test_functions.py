@@ -45,6 +45,7 @@ routes:
   GET /waits-like-a-thread: {{call: "python:shop:waits_like_a_thread"}}
   GET /has-no-time: {{call: "python:shop:has_no_time"}}
   GET /sets-twice: {{call: "python:shop:sets_twice"}}
+  GET /leaves-a-call: {{call: "python:shop:leaves_a_call", timeout: 10m}}
   GET /odd: {{call: "python:shop:odd"}}
   GET /waits: {{call: "python:shop:waits"}}
   GET /waits-short: {{call: "python:shop:waits", timeout: 300ms}}
@@ -225,8 +226,26 @@ def test_a_client_that_leaves_ends_a_function_and_its_calls(bed: Bed) -> None:
         client.send(b"GET /gone HTTP/1.1\r\nHost: h\r\n\r\n")
         bed.gateway.program.wait_until(lambda: len(bed.users.seen) > seen, "the function's call")
     bed.gateway.program.wait_until(lambda: count(bed, "hangs", "client_gone") == before + 1, "its end")
-    name = 'castlegate_upstream_connections{service="users",state="busy"}'
-    bed.gateway.program.wait_until(lambda: bed.gateway.metrics()[name] == 0, "its call to be given up")
+    bed.gateway.program.wait_until(lambda: calls_under_way(bed) == 0, "its call to be given up")
+
+
+def calls_under_way(bed: Bed) -> float:
+    return bed.gateway.metrics()['castlegate_upstream_connections{service="users",state="busy"}']
+
+
+def test_calls_end_with_the_function_that_began_them(bed: Bed) -> None:
+    assert bed.ask("/leaves-a-call")[0] == 404
+    bed.gateway.program.wait_until(lambda: calls_under_way(bed) == 0, "the other call to be given up")
+
+
+def test_what_hangs_is_counted_although_its_function_has_no_more_time(bed: Bed) -> None:
+    name = (
+        f'castlegate_upstream_requests_total{{service="users",address="127.0.0.1:{bed.users.port}",result="timeout"}}'
+    )
+    before = bed.gateway.metrics().get(name, 0)
+    status, _, problem = bed.ask("/hangs")
+    assert (status, problem["outcome"]) == (504, "unknown")
+    assert bed.gateway.metrics().get(name, 0) == before + 1
 
 
 def test_blocking_functions_have_threads_a_queue_and_an_end(bed: Bed) -> None:

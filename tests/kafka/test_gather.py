@@ -197,7 +197,19 @@ def test_without_names_answers_are_counted(gateway: Gateway) -> None:
 
 def test_answers_are_bounded_in_memory(gateway: Gateway) -> None:
     status, _, problem = ask(gateway, "/all", {key: {"text": "x" * 3000} for key in NAMES})
-    assert (status, problem["type"]) == (502, "urn:castlegate:bad_answer")
+    assert (status, problem["type"], problem["outcome"]) == (502, "urn:castlegate:bad_answer", "unknown")
+    assert sorted(outcomes(problem["parts"]).values()) == ["ok", "ok", "skipped"]
+
+
+def test_answers_that_are_too_much_claim_nothing_of_who_is_silent(gateway: Gateway) -> None:
+    said = {"north": {"text": "x" * 3000}, "south": {"text": "x" * 3000}, "west": SILENT}
+    status, fields, problem = ask(gateway, "/all", said)
+    assert (status, problem["outcome"]) == (502, "unknown")
+    assert outcomes(problem["parts"]) == {"north": "ok", "south": "ok", "west": "skipped"}
+    assert fields["castlegate-parts"].endswith(", west;outcome=skipped")
+    last = {"text": "x" * 5000, "after": 0.2}
+    status, _, problem = ask(gateway, "/any", {"north": {"error": 500}, "south": {"error": 500}, "west": last})
+    assert (status, problem["type"], problem["outcome"]) == (502, "urn:castlegate:bad_answer", "answered")
 
 
 def test_a_client_that_leaves_frees_its_entry(gateway: Gateway) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sized
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import msgspec
@@ -27,8 +28,20 @@ from castlegate.upstreams.kafka.settings import EMBEDDED
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
 
 
-class _InOrder(click.Group):
-    """Its commands in the order of this file, which is that of their use."""
+class _Program(click.Group):
+    """Its commands are in the order of this file, which is that of their use."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Run, and end with the command: threads that a module of functions has started hold up nobody."""
+        try:
+            return super().__call__(*arguments, **named)
+        except SystemExit as ended:
+            lingers = any(not each.daemon for each in threading.enumerate() if each is not threading.current_thread())
+            if lingers and isinstance(ended.code, int):
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(ended.code)
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Not sorted by name."""
@@ -36,7 +49,7 @@ class _InOrder(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="castlegate")
 def main() -> None:
     """castlegate: one entry point in front of services that speak Kafka or HTTP.

@@ -1,8 +1,8 @@
 """What a function knows of its request, and how it calls services.
 
 A call that a function makes is a call like any other: inside the guards of its service, with the request's identity
-and trace, and with what is left of the time. When the function is given up, because the time is over or the client has
-gone, no further call leaves.
+and trace, and with what is left of the time. When the function ends, or is given up because the time is over or the
+client has gone, its calls end with it and no further one leaves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from castlegate.config.report import Place, Report
 from castlegate.config.templates import Sink, TextTemplate, compile_text
 from castlegate.errors import CallFailed, Kinds, Outcome, RequestRefused
 from castlegate.headers import Headers
-from castlegate.message import Call, Caller, Request
+from castlegate.message import Call, Caller, Reply, Request
 from castlegate.principal import Principal
 from castlegate.python.answers import Answer, ServiceFailed, headers_of, read_headers
 
@@ -59,7 +59,7 @@ class Means(NamedTuple):
 class Context:
     """Of one request."""
 
-    __slots__ = ("_call", "_closed", "_deadline", "_loop", "_means", "_share", "_waited")
+    __slots__ = ("_asking", "_call", "_closed", "_deadline", "_loop", "_means", "_share", "_waited")
 
     def __init__(self, call: Call, deadline: float, means: Means, loop: asyncio.AbstractEventLoop) -> None:
         self._call = call
@@ -68,6 +68,7 @@ class Context:
         self._loop = loop
         self._share = Share(means.budget)
         self._closed = False
+        self._asking: set[asyncio.Task[Any]] = set()  # each makes a call
         self._waited: set[Future[Any]] = set()  # added to by the function's thread
 
     @property
@@ -177,19 +178,14 @@ class Context:
             min(left, math.inf if timeout is None else timeout),
             idempotent=method in IDEMPOTENT,
         )
-        reply = await link.caller(call)
-        body = reply.body
-        if not isinstance(body, bytes):
-            try:
-                body = await body.read_all(self._means.largest, self._share)
-            except RequestRefused as refused:  # it is not the client's body that is too large
-                kind = Kinds.BAD_ANSWER if refused.kind is Kinds.BODY_TOO_LARGE else refused.kind
-                raise CallFailed(kind, Outcome.ANSWERED, "A service's answer is too large.") from refused
-            finally:
-                reply.close()
-                if self._closed:  # it was given up in the same moment
-                    self._share.give_back(None)
-        return Answer(reply.status, reply.headers, body)
+        task = asyncio.current_task()
+        assert task is not None, "functions and what they wait for are tasks"
+        self._asking.add(task)
+        try:
+            reply = await link.caller(call)
+            return Answer(reply.status, reply.headers, await self._whole(reply))
+        finally:
+            self._asking.discard(task)
 
     def wait(self, calls: Coroutine[Any, Any, Any]) -> Any:
         """For functions that are no `async def`, which run in threads: `ctx.wait(ctx.call(...))`. Raises `RuntimeError`
@@ -208,6 +204,21 @@ class Context:
         finally:
             self._waited.discard(future)
 
+    async def _whole(self, reply: Reply) -> bytes:
+        """Its body."""
+        body = reply.body
+        if isinstance(body, bytes):
+            return body
+        try:
+            return await body.read_all(self._means.largest, self._share)
+        except RequestRefused as refused:  # it is not the client's body that is too large
+            kind = Kinds.BAD_ANSWER if refused.kind is Kinds.BODY_TOO_LARGE else refused.kind
+            raise CallFailed(kind, Outcome.ANSWERED, "A service's answer is too large.") from refused
+        finally:
+            reply.close()
+            if self._closed:  # it was given up in the same moment
+                self._share.give_back(None)
+
     def _in_loop(self) -> bool:
         try:
             return asyncio.get_running_loop() is self._loop
@@ -219,6 +230,8 @@ class Context:
         self._closed = True
         for future in list(self._waited):
             future.cancel()
+        for task in list(self._asking):
+            task.cancel()
         self._share.give_back(None)
 
 

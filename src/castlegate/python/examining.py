@@ -7,10 +7,13 @@ imported, it neither ends nor slows whoever asks, and code is read anew each tim
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import PIPE
+from tempfile import TemporaryFile
 from typing import Literal
 
 import msgspec
@@ -21,6 +24,7 @@ from castlegate.python.importing import Modules
 from castlegate.python.reference import Reference
 
 _LONGEST = 30.0  # seconds for all of them
+_TOLD = 4096  # bytes at the end of what it said in which the reason is looked for
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -44,21 +48,24 @@ class Finding(msgspec.Struct, frozen=True):
 
 class _Asked(msgspec.Struct):
     folder: str
+    longest: float
     questions: list[Question]
 
 
 def examine(questions: Sequence[Question], folder: Path) -> list[Finding]:
     """In their order."""
-    asked = msgspec.json.encode(_Asked(str(folder.resolve()), list(questions)))
+    asked = msgspec.json.encode(_Asked(str(folder.resolve()), _LONGEST, list(questions)))
     command = [sys.executable, "-m", "castlegate.python.examining"]
-    try:
-        done = subprocess.run(command, input=asked, capture_output=True, timeout=_LONGEST, check=False)  # noqa: S603
-        return msgspec.json.decode(done.stdout, type=list[Finding])
-    except subprocess.TimeoutExpired:
-        why = f"importing it, or another function of this configuration, takes longer than {_LONGEST:g} s"
-    except msgspec.DecodeError:
-        last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        why = f"importing it, or another function, ended the interpreter with status {done.returncode}: {last}"
+    with TemporaryFile() as said:  # no pipe: programs that a module has started would hold it open
+        try:
+            done = subprocess.run(command, input=asked, stdout=PIPE, stderr=said, timeout=_LONGEST, check=False)  # noqa: S603
+            return msgspec.json.decode(done.stdout, type=list[Finding])
+        except subprocess.TimeoutExpired:
+            why = f"importing it, or another function of this configuration, takes longer than {_LONGEST:g} s"
+        except msgspec.DecodeError:
+            said.seek(-min(said.tell(), _TOLD), os.SEEK_END)
+            last = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+            why = f"importing it, or another function, ended the interpreter with status {done.returncode}: {last}"
     return [Finding(mistake=why), *[Finding()] * (len(questions) - 1)]
 
 
@@ -80,6 +87,7 @@ def _main() -> None:
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     asked = msgspec.json.decode(sys.stdin.buffer.read(), type=_Asked)
+    signal.setitimer(signal.ITIMER_REAL, asked.longest)  # ends it, also when nobody is left who would
     modules = Modules(Path(asked.folder))
     found = [_examine(question, modules) for question in asked.questions]
     answer.write(msgspec.json.encode(found))

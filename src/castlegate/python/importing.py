@@ -11,6 +11,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ class Modules:
         before, writes = set(sys.modules), sys.dont_write_bytecode
         sys.dont_write_bytecode = True  # a source of the same second and size would be taken for what was compiled
         try:
-            module = importlib.import_module(reference.module)
+            # Standard output is the program's, which says something there; standard error they cannot close like this.
+            with redirect_stdout(open(2, "w", buffering=1, encoding="utf-8", closefd=False)):
+                module = importlib.import_module(reference.module)
         except (Exception, SystemExit) as error:  # whatever a module raises when it runs
             raise Unusable(self._why(reference, error)) from error
         finally:

@@ -66,7 +66,10 @@ class _Expiry:
         self._job = job
 
     def expire(self) -> None:
-        """It is over."""
+        """It is over, once all that is due with it has been told to the function."""
+        asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
         begun = self._job is None or self._job.running
         detail = "The function did not answer in time."
         self._waiter.fail(

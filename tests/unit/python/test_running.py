@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ from castlegate.errors import CallFailed, Outcome
 from castlegate.python.running import Ended, Runner
 from castlegate.python.settings import PythonSettings
 from castlegate.python.threads import Threads
-from castlegate.waiting import DirectTask
+from castlegate.rules.deadlines import GRAIN
+from castlegate.waiting import DirectTask, Waiter
 from castlegate.wire.timer import Timer
 
 
@@ -65,6 +67,35 @@ async def test_the_deadline_cancels_and_tells_that_it_had_begun(runner: Runner) 
         await runner.run(function, {}, runner.timer.now() + 0.05, asynchronous=True)
     assert raised.value.outcome is Outcome.UNKNOWN
     await until(lambda: function.cancelled)
+
+
+class Due:
+    """Something that a function waits for, until a time."""
+
+    def __init__(self) -> None:
+        self.waiter: Waiter[None] = Waiter()
+
+    def expire(self) -> None:
+        self.waiter.fail(TimeoutError())
+
+
+async def test_what_a_function_waits_for_times_out_first_however_late_the_loop_is(runner: Runner) -> None:
+    due, deadline = Due(), runner.timer.now() + 0.05
+    heard: list[str] = []
+    ended: list[BaseException | None] = []
+
+    async def function() -> None:
+        runner.timer.add(due, deadline - GRAIN)
+        time.sleep(0.2)  # noqa: ASYNC251 - that the loop is late for both is what is tested
+        try:
+            await due.waiter
+        except TimeoutError:
+            heard.append("its own time was over")
+
+    running = runner.run(function, {}, deadline, asynchronous=True)
+    DirectTask(running, lambda _, error: ended.append(error)).start()
+    await until(lambda: bool(ended))
+    assert heard == ["its own time was over"]
 
 
 async def test_queued_functions_run_in_order_and_those_given_up_never(runner: Runner) -> None:

@@ -14,6 +14,8 @@ What comes when the client has been answered is late, but a duplicate if everybo
 from __future__ import annotations
 
 import re
+from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 FIELD = b"castlegate-parts"
 """Tells what became of each part (RFC 9651): a list of names, or how many had which outcome."""
+MOST_LISTED = 64
+"""Names in that field. A last member counts those that are left out, for each outcome too."""
 
 _JSON = (b"content-type", b"application/json")
 _NAME = re.compile(rb"[\x21-\x7e]{1,100}")
@@ -143,9 +147,6 @@ class GatherSink(ReplySink):
     def _take_part(self, name: str, part: Part) -> None:
         self._parts[name] = part
         self._size += len(part.line) + len(name)
-        if self._size > self._engine.settings.streams.collected:
-            self._broken(bad_answer("The answers are more than the gateway collects."))
-            return
         gathering = self.gathering
         if part.outcome == "ok":
             self._good += 1
@@ -153,7 +154,9 @@ class GatherSink(ReplySink):
             self._failed += 1
         most = MOST if gathering.number is None else gathering.number
         self.done = len(self._parts) == gathering.number
-        if self._good == gathering.want or (gathering.want is None and len(self._parts) == most and self._good):
+        if self._size > self._engine.settings.streams.collected:
+            self._give_up(Kinds.BAD_ANSWER, "skipped", "The answers are more than the gateway collects.")
+        elif self._good == gathering.want or (gathering.want is None and len(self._parts) == most and self._good):
             self._settle("skipped")
         elif most - self._failed < (gathering.want or 1):
             heard = f"{self._failed} of the services answered with an error."
@@ -199,10 +202,14 @@ class GatherSink(ReplySink):
         if self.gathering.by is None:
             return ", ".join([f"{outcome}={count}" for outcome, count in self._counts(silent).items()]).encode()
         parts = []
-        for name, told in self._told(silent).items():
+        every = self._told(silent)
+        for name, told in islice(every.items(), MOST_LISTED):
             if not _TOKEN.fullmatch(name):
                 name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
             parts.append(name + "".join([f";{key}={value}" for key, value in told.items()]))
+        if len(every) > MOST_LISTED:
+            rest = Counter([told["outcome"] for told in islice(every.values(), MOST_LISTED, None)])
+            parts.append(f"{rest.total()}" + "".join([f";{outcome}={count}" for outcome, count in rest.items()]))
         return ", ".join(parts).encode()
 
     def _wanted(self) -> int:

@@ -20,6 +20,7 @@ from castlegate.python.importing import Modules
 from castlegate.python.reference import Reference
 from castlegate.python.running import Runner
 from castlegate.python.threads import NotRun
+from castlegate.rules.deadlines import GRAIN
 from castlegate.sketch import Description, Sketch
 from castlegate.telemetry.metrics import Counter, Family, Histogram, Registry
 from castlegate.telemetry.stumbles import Stumbles
@@ -105,8 +106,9 @@ class FunctionCaller:
         try:
             given = arguments(self.signature, call, context, self._bodies)
             call.sent = True
+            # A grain after its calls, which time out by themselves then: else nobody would count what hangs.
             result = await self._runner.run(
-                self.signature.function, given, until, asynchronous=self.signature.asynchronous
+                self.signature.function, given, until + GRAIN, asynchronous=self.signature.asynchronous
             )
             reply = to_reply(result)
         except NotRun as failed:

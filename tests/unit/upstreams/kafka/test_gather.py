@@ -11,7 +11,7 @@ from castlegate.calls.gathering import Gather
 from castlegate.errors import CallFailed
 from castlegate.upstreams.kafka.dialects.nest import Nest
 from castlegate.upstreams.kafka.dialects.plain import Plain
-from castlegate.upstreams.kafka.gather import GatherSink
+from castlegate.upstreams.kafka.gather import MOST_LISTED, GatherSink
 from castlegate.upstreams.kafka.pending import DUPLICATE, LATE, MALFORMED, OK
 from castlegate.upstreams.kafka.settings import KafkaService
 
@@ -108,6 +108,20 @@ def test_without_names_as_many_are_counted_as_come(of: int, answers: list[str]) 
         assert reply.headers.get(b"castlegate-parts") == b"ok=%d" % of
     else:
         assert failed_of(sink).status == (504 if failed is None else 502)
+
+
+def test_the_field_lists_so_many_and_counts_the_others() -> None:
+    sink = sink_of(Gather(by="who", want="any"))
+    names = [f"shop{number}" for number in range(MOST_LISTED + 30)]
+    for name in names:
+        feed(sink, name, "error" if name == names[-1] else "ok")
+    sink.expire()
+    reply = sink.waiter.result()
+    *listed, rest = (reply.headers.get(b"castlegate-parts") or b"").decode().split(", ")
+    assert [member.partition(";")[0] for member in listed] == names[:MOST_LISTED]
+    assert rest == "30;ok=29;error=1"
+    assert isinstance(reply.body, bytes)
+    assert list(json.loads(reply.body)["_parts"]) == names
 
 
 def test_of_one_that_answers_with_several_values_the_last_one_counts() -> None:
