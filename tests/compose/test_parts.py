@@ -261,7 +261,35 @@ def test_a_required_part_whose_input_failed_fails_as_that_did(services: Services
       second: {call: s, get: "/x/{first.id}"}
 """)
     answer = ask(gateway, "/a")
-    assert (answer.status, answer.parts) == (504, {"first": "timeout", "second": "timeout"})
+    assert (answer.status, answer.parts) == (504, {"first": "timeout", "second": "skipped"})
+
+
+def test_a_part_that_was_never_asked_because_its_input_failed_is_told_as_skipped(
+    services: Services, start: Start
+) -> None:
+    services.says("/down", {}, status=500)
+    services.says("/instead", 7)
+    gateway = start("""
+  GET /a:
+    compose:
+      first: {call: s, get: /down, optional: true}
+      second: {call: s, get: "/x/{first.id}", optional: true}
+      third: {call: s, get: "/x/{second.id}", optional: true}
+      fourth: {call: s, get: "/x/{first.id}", fallback: 1}
+      fifth: {call: s, get: "/x/{first.id}", fallback_call: {call: s, get: /instead}}
+  GET /needed:
+    compose:
+      first: {call: s, get: /down, optional: true}
+      second: {call: s, get: "/x/{first.id}", optional: true}
+      third: {call: s, get: "/x/{second.id}"}
+""")
+    answer = ask(gateway, "/a", "Prefer: parts")
+    assert answer.parts == {
+        "first": "error", "second": "skipped", "third": "skipped", "fourth": "fallback", "fifth": "fallback",
+    }  # fmt: skip
+    assert answer.json["_parts"]["second"].keys() == {"outcome", "ms"}
+    needed = ask(gateway, "/needed")
+    assert (needed.status, needed.parts) == (502, {"first": "error", "second": "skipped", "third": "skipped"})
 
 
 def test_a_status_is_passed_on_where_the_part_says_so(services: Services, start: Start) -> None:

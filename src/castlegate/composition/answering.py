@@ -147,7 +147,7 @@ def _told(state: PartRun) -> dict[str, Any]:
     told: dict[str, Any] = {"outcome": state.outcome, "ms": round((state.ended - state.began) * 1000)}
     if state.failures:
         told["failed"] = state.failures
-    if state.error is not None:
+    if state.error is not None and state.outcome is not SKIPPED:  # then it is another's
         told["reason"] = state.error.kind.name
         told["detail"] = state.error.detail or state.error.kind.title
     return told
