@@ -290,6 +290,9 @@ def test_a_part_that_was_never_asked_because_its_input_failed_is_told_as_skipped
     assert answer.json["_parts"]["second"].keys() == {"outcome", "ms"}
     needed = ask(gateway, "/needed")
     assert (needed.status, needed.parts) == (502, {"first": "error", "second": "skipped", "third": "skipped"})
+    assert needed.json["detail"] == (
+        "The part 'third' was not asked, since what it needs failed: The service answered 500."
+    )
 
 
 def test_a_status_is_passed_on_where_the_part_says_so(services: Services, start: Start) -> None:

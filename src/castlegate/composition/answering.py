@@ -117,12 +117,14 @@ def _grounds(run: Run, state: PartRun) -> list[PartRun]:
 
 def failure(run: Run, error: GatewayError) -> GatewayError:
     """What the whole failed with, with what became of each part."""
-    part = None if run.ended_by is None else run.ended_by.part.name
-    detail = error.detail or error.kind.title
+    by, detail = run.ended_by, error.detail or error.kind.title
+    if by is not None:
+        what = "was not asked, since what it needs failed" if by.outcome is SKIPPED else "failed"
+        detail = f"The part '{by.part.name}' {what}: {detail}"
     return CallFailed(
         error.kind,
         run.outcome,
-        detail if part is None else f"The part '{part}' failed: {detail}",
+        detail,
         status=run.status or error.status,
         headers=(*error.headers, (REPORT, report_line(run)[len(REPORT) + 2 : -2])),
         members={"parts": report(run)},
