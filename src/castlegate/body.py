@@ -39,8 +39,8 @@ class Body:
     _JOINED = 4096  # bytes up to which chunks that wait are made one: an object of one byte takes forty
 
     __slots__ = (
-        "_chunks", "_ended", "_error", "_on_failure", "_paused", "_source", "_waiter", "_waiting",
-        "length", "limit", "on_cut", "on_over", "on_wanted", "received", "trailers",
+        "_chunks", "_ended", "_error", "_on_failure", "_on_over", "_paused", "_source", "_waiter", "_waiting",
+        "length", "limit", "on_cut", "on_wanted", "received", "trailers",
     )  # fmt: skip
 
     def __init__(self, source: BodySource, length: int | None = None) -> None:
@@ -50,7 +50,6 @@ class Body:
         self.trailers: Pairs = []
         self.on_wanted: Callable[[], None] | None = None  # called before the first wait: sends 100 Continue
         self.on_cut: Callable[[], None] | None = None  # wakes a reader that waits for something else than chunks
-        self.on_over: Callable[[], None] | None = None  # called once, when its source is done with it
         self._source = source
         self._chunks: deque[bytes] = deque()
         self._waiting = 0
@@ -59,6 +58,7 @@ class Body:
         self._error: BaseException | None = None
         self._waiter: Waiter[None] | None = None
         self._on_failure: Callable[[BaseException], None] | None = None
+        self._on_over: list[Callable[[BaseException | None], None]] | None = None
 
     # Source's side.
 
@@ -110,9 +110,9 @@ class Body:
             self._tell_over()
 
     def _tell_over(self) -> None:
-        told, self.on_over = self.on_over, None
-        if told is not None:
-            told()
+        told, self._on_over = self._on_over, None
+        for tell in told or ():
+            tell(self._error)
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -149,6 +149,17 @@ class Body:
         self._on_failure = tell
         if tell is not None and self._error is not None:
             tell(self._error)
+
+    def when_over(self, tell: Callable[[BaseException | None], None]) -> None:
+        """Whom else to tell, once, that its source is done with it, at once if that is so: None if all of it arrived,
+        else why not, which is no failure of the source where its reader closed it.
+        """
+        if self.over:
+            tell(self._error)
+        elif self._on_over is None:
+            self._on_over = [tell]
+        else:
+            self._on_over.append(tell)
 
     async def read(self) -> bytes:
         """The next chunk; `b""` at the end. Raises what the source failed with."""

@@ -286,7 +286,38 @@ def test_a_required_part_whose_input_failed_fails_as_that_did(services: Services
       second: {call: s, get: "/x/{first.id}"}
 """)
     answer = ask(gateway, "/a")
-    assert (answer.status, answer.parts) == (504, {"first": "timeout", "second": "timeout"})
+    assert (answer.status, answer.parts) == (504, {"first": "timeout", "second": "skipped"})
+
+
+def test_a_part_that_was_never_asked_because_its_input_failed_is_told_as_skipped(
+    services: Services, start: Start
+) -> None:
+    services.says("/down", {}, status=500)
+    services.says("/instead", 7)
+    gateway = start("""
+  GET /a:
+    compose:
+      first: {call: s, get: /down, optional: true}
+      second: {call: s, get: "/x/{first.id}", optional: true}
+      third: {call: s, get: "/x/{second.id}", optional: true}
+      fourth: {call: s, get: "/x/{first.id}", fallback: 1}
+      fifth: {call: s, get: "/x/{first.id}", fallback_call: {call: s, get: /instead}}
+  GET /needed:
+    compose:
+      first: {call: s, get: /down, optional: true}
+      second: {call: s, get: "/x/{first.id}", optional: true}
+      third: {call: s, get: "/x/{second.id}"}
+""")
+    answer = ask(gateway, "/a", "Prefer: parts")
+    assert answer.parts == {
+        "first": "error", "second": "skipped", "third": "skipped", "fourth": "fallback", "fifth": "fallback",
+    }  # fmt: skip
+    assert answer.json["_parts"]["second"].keys() == {"outcome", "ms"}
+    needed = ask(gateway, "/needed")
+    assert (needed.status, needed.parts) == (502, {"first": "error", "second": "skipped", "third": "skipped"})
+    assert needed.json["detail"] == (
+        "The part 'third' was not asked, since what it needs failed: The service answered 500."
+    )
 
 
 def test_a_status_is_passed_on_where_the_part_says_so(services: Services, start: Start) -> None:
@@ -298,6 +329,25 @@ def test_a_status_is_passed_on_where_the_part_says_so(services: Services, start:
     answer = ask(gateway, "/a")
     assert (answer.status, answer.json) == (404, {"error": "no such user"})
     assert answer.parts == {"user": "error", "x": "cancelled"}
+
+
+def test_so_are_the_fields_that_tell_caches_and_clients_what_to_do_with_it(services: Services, start: Start) -> None:
+    services.says("/ids", {"id": 9}, fields=("cache-control: private, max-age=60", "vary: cookie"))
+    services.says("/gone", 1, status=404, fields=("cache-control: max-age=600", "vary: authorization", "x-own: 1"))
+    services.says("/who", 1, status=401, fields=("www-authenticate: Basic realm=a", "cache-control: no-store"))
+    services.says("/busy", 1, status=429, fields=("retry-after: 7",))
+    gateway = start("""
+  GET /gone: {compose: {x: {call: s, get: /gone, pass_status: [404]}}}
+  GET /of: {compose: {ids: {call: s, get: /ids}, x: {call: s, get: "/gone?{ids.id}", pass_status: [404]}}}
+  GET /who: {compose: {x: {call: s, get: /who, pass_status: [401], pass_headers: [www-authenticate]}}}
+  GET /busy: {compose: {x: {call: s, get: /busy, pass_status: [429]}}}
+""")
+    gone, of, who, busy = (ask(gateway, path) for path in ("/gone", "/of", "/who", "/busy"))
+    assert (gone.status, gone.fields["cache-control"], gone.fields["vary"]) == (404, "max-age=600", "authorization")
+    assert "x-own" not in gone.fields
+    assert (of.fields["cache-control"], of.fields["vary"]) == ("private, max-age=60", "authorization, cookie")
+    assert (who.fields["www-authenticate"], who.fields["cache-control"]) == ("Basic realm=a", "no-store")
+    assert (busy.fields["retry-after"], "cache-control" in busy.fields) == ("7", False)
 
 
 def test_the_client_s_body_goes_to_each_part_that_says_nothing_of_its_own(services: Services, start: Start) -> None:

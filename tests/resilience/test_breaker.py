@@ -1,5 +1,6 @@
 """A service that fails is left alone for a while, and its callers are told so at once."""
 
+import contextlib
 import json
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from tests.resilience.conftest import Start, Told, ask, closes, eventually, is_slow, says
 from tests.testbeds.gateway import Gateway
+from tests.testbeds.wire import Client
 
 BREAKER = "{least: 4, share: 50, pause: 400ms, longest_pause: 800ms, trials: 2}"
 
@@ -85,6 +87,48 @@ def test_no_answer_is_a_failure(gateway: Gateway, one: Told, failure: object) ->
     assert len(one.seen) == 4
 
 
+def begins(connection: Any, _request: bytes) -> bool:
+    connection.sendall(b"HTTP/1.1 200 Told\r\ncontent-length: 100\r\n\r\nabc")
+    return True
+
+
+def cuts(connection: Any, request: bytes) -> bool:
+    begins(connection, request)
+    return False
+
+
+def leave_after(gateway: Gateway, path: str, piece: bytes) -> None:
+    """A client that takes an answer up to some bytes of its body, or as much as there is."""
+    with Client(gateway.port) as client:
+        client.send(f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            client.read_until(piece)
+
+
+def test_an_answer_whose_body_breaks_off_is_a_failure(gateway: Gateway, one: Told) -> None:
+    one.otherwise = cuts
+    for _ in range(4):
+        leave_after(gateway, "/lone", b"nothing like it")
+    assert ask(gateway, "GET /lone")[0] == 503
+
+
+def test_one_whose_client_leaves_is_none(gateway: Gateway, one: Told) -> None:
+    one.otherwise = begins
+    for _ in range(8):
+        leave_after(gateway, "/lone", b"abc")
+    one.otherwise = says(200)
+    assert [ask(gateway, "GET /lone")[0] for _ in range(4)] == [200] * 4
+
+
+def test_an_instance_whose_bodies_break_off_is_not_chosen(gateway: Gateway, one: Told, other: Told) -> None:
+    one.otherwise = cuts
+    for _ in range(40):
+        leave_after(gateway, "/pair", b"nothing like it")
+        if gauge(gateway, "pair", f"127.0.0.1:{one.port}"):
+            return
+    pytest.fail("it was never taken out")
+
+
 def test_what_a_client_does_wrong_is_none(gateway: Gateway, one: Told) -> None:
     one.otherwise = says(404)
     assert [ask(gateway, "GET /lone")[0] for _ in range(8)] == [404] * 8
@@ -123,8 +167,6 @@ def test_a_trial_that_fails_opens_it_for_longer(gateway: Gateway, one: Told) -> 
 
 
 def test_a_trial_whose_client_leaves_gives_its_place_back(gateway: Gateway, one: Told) -> None:
-    from tests.testbeds.wire import Client
-
     break_it(gateway, one)
     one.seen.clear()
     one.otherwise = is_slow(5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,13 +14,19 @@ from castlegate.composition.reshaping import Shape, is_object, members_of
 from castlegate.composition.running import PartRun, Run
 from castlegate.errors import CallFailed, GatewayError
 from castlegate.headers import Headers
-from castlegate.message import Response
+from castlegate.message import Reply, Response
 
 REPORT = b"castlegate-parts"
 ASKED = b"parts"  # of `Prefer` (RFC 7240): the same in the body
 
 _JSON = b"content-type: application/json\r\n"
 _NOT_KEPT = b"cache-control: %b\r\n" % NOT_AT_ALL
+# Of an answer that is the whole's: what tells of its body, and what a client does next. How long it may be kept comes
+# on top.
+_PASSED_ON = (
+    b"content-type: ", b"content-encoding: ", b"content-language: ",
+    b"www-authenticate: ", b"retry-after: ", b"allow: ",
+)  # fmt: skip
 _WHOLE = (OK, SKIPPED)
 
 _encode = msgspec.json.Encoder().encode
@@ -52,7 +58,10 @@ class Answer:
         lines.append(report_line(run))
         if self._timing:
             lines.append(_timing_line(run))
-        self._add_fields(run, lines)
+        for state in run.states:
+            for digest in state.digests:
+                lines += digest.passed
+        _add_caching(run, run.states, lines)
         return Response(self._status, Headers(lines), content)
 
     def _content(self, states: Sequence[PartRun]) -> bytes:
@@ -61,38 +70,61 @@ class Answer:
             return _merged(shown)
         return self._form % tuple([state.content for state in shown])
 
-    def _add_fields(self, run: Run, lines: list[bytes]) -> None:
-        """What the parts say that concerns the whole."""
-        controls: list[bytes | None] = []
-        varies = []
-        partial = False
-        for state in run.states:
-            partial = partial or state.outcome not in _WHOLE or state.failures > 0
-            for digest in state.digests:
-                controls.append(digest.control)
-                if digest.vary is not None:
-                    varies.append(digest.vary)
-                lines += digest.passed
-        if partial:
-            lines.append(_NOT_KEPT)
-            return
-        if any(control is not None for control in controls):
-            control = strictest(tuple(controls), authorized=b"authorization" in run.request.headers)
-            lines.append(b"cache-control: %b\r\n" % control)
-        if varies:
-            vary = united(tuple(varies))
-            if vary:
-                lines.append(b"vary: %b\r\n" % vary)
+
+def _add_caching(run: Run, states: Iterable[PartRun], lines: list[bytes]) -> None:
+    """How long what was made of these may be kept, and what it varies by."""
+    controls: list[bytes | None] = []
+    varies = []
+    partial = False
+    for state in states:
+        partial = partial or ((state.outcome not in _WHOLE or state.failures > 0) and state is not run.ended_by)
+        for digest in state.digests:
+            controls.append(digest.control)
+            if digest.vary is not None:
+                varies.append(digest.vary)
+    if partial:
+        lines.append(_NOT_KEPT)
+        return
+    if any(control is not None for control in controls):
+        control = strictest(tuple(controls), authorized=b"authorization" in run.request.headers)
+        lines.append(b"cache-control: %b\r\n" % control)
+    if varies:
+        vary = united(tuple(varies))
+        if vary:
+            lines.append(b"vary: %b\r\n" % vary)
+
+
+def passed_on(run: Run, reply: Reply, part: PartRun) -> Response:
+    """The answer to a part that is the whole's."""
+    lines = [line for line in reply.headers.lines if line.startswith(_PASSED_ON)]
+    lines += [line for digest in part.digests for line in digest.passed if line not in lines]
+    lines.append(report_line(run))
+    _add_caching(run, _grounds(run, part), lines)
+    return Response(reply.status, Headers(lines), reply.body)
+
+
+def _grounds(run: Run, state: PartRun) -> list[PartRun]:
+    """A part and all that it was asked because of."""
+    grounds = {state.part.index: state}
+    waiting = [state]
+    while waiting:
+        for index in waiting.pop().part.inputs:
+            if index not in grounds:
+                grounds[index] = run.states[index]
+                waiting.append(run.states[index])
+    return list(grounds.values())
 
 
 def failure(run: Run, error: GatewayError) -> GatewayError:
     """What the whole failed with, with what became of each part."""
-    part = None if run.ended_by is None else run.ended_by.part.name
-    detail = error.detail or error.kind.title
+    by, detail = run.ended_by, error.detail or error.kind.title
+    if by is not None:
+        what = "was not asked, since what it needs failed" if by.outcome is SKIPPED else "failed"
+        detail = f"The part '{by.part.name}' {what}: {detail}"
     return CallFailed(
         error.kind,
         run.outcome,
-        detail if part is None else f"The part '{part}' failed: {detail}",
+        detail,
         status=run.status or error.status,
         headers=(*error.headers, (REPORT, report_line(run)[len(REPORT) + 2 : -2])),
         members={"parts": report(run)},
@@ -117,7 +149,7 @@ def _told(state: PartRun) -> dict[str, Any]:
     told: dict[str, Any] = {"outcome": state.outcome, "ms": round((state.ended - state.began) * 1000)}
     if state.failures:
         told["failed"] = state.failures
-    if state.error is not None:
+    if state.error is not None and state.outcome is not SKIPPED:  # then it is another's
         told["reason"] = state.error.kind.name
         told["detail"] = state.error.detail or state.error.kind.title
     return told

@@ -66,6 +66,8 @@ class Digest:
         """`passed`: beginnings of the lines that the client gets."""
         self.take: Take = _taker(headers)
         control, age = headers.get(b"cache-control"), headers.get(b"age")
+        if control is None and b"expires" in headers:
+            control = b"no-cache"  # a time of another clock, which nothing can be reckoned with
         if control is not None and age is not None:
             control = b", ".join([control, *(b"age=%b" % each.strip() for each in age.split(b","))])
         self.control = control

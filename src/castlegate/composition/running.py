@@ -225,15 +225,18 @@ class PartRun(Asking):
         """See `Asking`."""
         part, run = self.part, self.run
         self.note(error)
+        unasked = False  # because of what another failed with
         if isinstance(error, PartUnfit):
             missing = [run.states[index] for index in part.inputs if run.states[index].outcome not in (OK, FALLBACK)]
-            if missing and all(state.outcome is SKIPPED for state in missing):
+            cause = next((state.error for state in missing if state.error is not None), None)
+            if missing and cause is None:
                 self._settle(SKIPPED)
                 return
-            error = next((state.error for state in missing if state.error is not None), error)
-        if error.kind is Kinds.SERVICE_ERROR and error.status in part.pass_status:
+            unasked = cause is not None and self._call is None
+            error = cause or error
+        if not unasked and error.kind is Kinds.SERVICE_ERROR and error.status in part.pass_status:
             self.run.status = error.status
-            self._end_run(error)
+            self._end_run(error, _word(error))
         elif part.fallback_asked is not None and self._asks is part.asked:
             self._call_for(part.fallback_asked, run.now())
         elif part.fallback is not None:
@@ -241,13 +244,13 @@ class PartRun(Asking):
             self._place(FALLBACK, part.fallback.render(run.request, run.values), shaped=True)
         elif part.optional:
             self.error = error
-            self._settle(_word(error))
+            self._settle(SKIPPED if unasked else _word(error))
         else:
-            self._end_run(error)
+            self._end_run(error, SKIPPED if unasked else _word(error))
 
-    def _end_run(self, error: GatewayError) -> None:
+    def _end_run(self, error: GatewayError, outcome: str) -> None:
         """And the whole with it."""
-        self.error, self.outcome, self.ended = error, _word(error), self.run.now()
+        self.error, self.outcome, self.ended = error, outcome, self.run.now()
         self.part.counters[self.outcome].value += 1
         self.run.status = self.run.status or _status_of(error)
         self.run.fail(self, error)

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 
 from castlegate.body import Budget
 from castlegate.calls.plan import FieldRules
-from castlegate.composition.answering import ASKED, Answer, failure
+from castlegate.composition.answering import ASKED, Answer, failure, passed_on
 from castlegate.composition.contents import too_deep
 from castlegate.composition.parts import Part
 from castlegate.composition.running import Run
 from castlegate.errors import GatewayError
-from castlegate.headers import Headers
 from castlegate.message import Handler, Request, Response
 from castlegate.problem import problem
 from castlegate.wire.timer import Timer
-
-_OF_A_BODY = (b"content-type: ", b"content-encoding: ")
 
 
 def compose_endpoint(
@@ -60,14 +57,9 @@ def _failed(run: Run, error: BaseException) -> Response:
     """Raises what was not foreseen."""
     if not isinstance(error, GatewayError):
         raise error
-    told = failure(run, error)
-    passed = run.passed_on
-    if passed is None:
-        return problem(told, run.request)
-    assert isinstance(passed.body, bytes), "it was collected"
-    lines = [line for line in passed.headers.lines if line.startswith(_OF_A_BODY)]
-    lines += run.ended_by.digests[0].passed if run.ended_by is not None else []
-    return Response(passed.status, Headers([*lines, *Headers.of(told.headers).lines]), passed.body)
+    if run.passed_on is None or run.ended_by is None:
+        return problem(failure(run, error), run.request)
+    return passed_on(run, run.passed_on, run.ended_by)
 
 
 def _prefers_report(request: Request) -> bool:

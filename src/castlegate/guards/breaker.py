@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -105,6 +106,10 @@ class _Judge:
             return True
         return failure.status in self._statuses if kind is Kinds.SERVICE_ERROR else None
 
+    def broken(self, error: BaseException | None) -> bool:
+        """Whether the service broke off the body of an answer that began well."""
+        return isinstance(error, CallFailed) and self.failed(error) is True
+
     def changed(self, of: str, breaker: Breaker) -> None:
         """Tell operators."""
         whom = f"service {self._service}" if of == "service" else f"{of} of service {self._service}"
@@ -179,12 +184,18 @@ class CircuitBreaker(_Judge):
                 breaker.release(number)
                 raise
             if reply.status in statuses or breaker.state is not closed:
+                # A trial is over with the head: its body may stream for hours, and others are refused meanwhile.
                 self._settle(number, reply.status in statuses)
-            else:
+            elif isinstance(reply.body, bytes):
                 breaker.record(number, now(), failed=False)
+            else:
+                reply.body.when_over(partial(self._over, number))
             return reply
 
         return call_unless_open
+
+    def _over(self, number: int, error: BaseException | None) -> None:
+        self._settle(number, self.broken(error))
 
     def _admit(self) -> int:
         now, breaker = self._now(), self._breaker
@@ -236,7 +247,7 @@ class InstanceBreakers(_Judge):
 
     def wrap(self, inner: Caller) -> Caller:
         """The caller with this guard around it."""
-        statuses, breakers, not_closed = self._statuses, self._breakers.named, self._breakers.not_closed
+        statuses, not_closed = self._statuses, self._breakers.not_closed
 
         async def call_what_is_closed(call: Call) -> Reply:
             trials = self._admit(call) if not_closed else None
@@ -248,12 +259,17 @@ class InstanceBreakers(_Judge):
             except BaseException:
                 self._settle(call, trials, None)
                 raise
-            instance = call.instance
-            breaker = breakers.get(instance.name)
-            if trials is None and breaker is not None and reply.status not in statuses and not not_closed:
+            instance, body = call.instance, reply.body
+            breaker = self._breakers.of(instance.name)
+            if reply.status in statuses or breaker.state is not State.CLOSED:
+                self._settle(call, trials, reply.status in statuses)
+                return reply
+            if trials is not None:
+                self._settle(call, trials, None)
+            if isinstance(body, bytes):
                 breaker.record(breaker.number, self._now(), failed=False)
             else:
-                self._settle(call, trials, reply.status in statuses)
+                body.when_over(partial(self._over, instance, breaker.number))
             return reply
 
         return call_what_is_closed
@@ -294,7 +310,14 @@ class InstanceBreakers(_Judge):
         if asked is None or instance is None or failed is None:
             return
         number = (trials or {}).get(instance.name, asked.number if asked.state is State.CLOSED else -1)
-        before, now = asked.number, self._now()
+        self._record(instance, number, failed=failed)
+
+    def _over(self, instance: Instance, number: int, error: BaseException | None) -> None:
+        self._record(instance, number, failed=self.broken(error))
+
+    def _record(self, instance: Instance, number: int, *, failed: bool) -> None:
+        asked, now = self._breakers.of(instance.name), self._now()
+        before = asked.number
         asked.record(number, now, failed=failed)
         if asked.number == before:
             return

@@ -171,6 +171,9 @@ class Concurrency:
         """The caller with this guard around it."""
         places, now = self._places, self._now
 
+        def leave(_error: BaseException | None) -> None:
+            places.leave()
+
         async def call_in_a_place(call: Call) -> Reply:
             if places.in_flight < places.limit and not places.waiting:
                 places.in_flight += 1
@@ -186,10 +189,10 @@ class Concurrency:
                 raise
             places.observe(now() - began)
             body = reply.body
-            if isinstance(body, bytes) or body.over:
+            if isinstance(body, bytes):
                 places.leave()
             else:
-                body.on_over = places.leave
+                body.when_over(leave)
             return reply
 
         return call_in_a_place

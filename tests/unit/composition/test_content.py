@@ -143,6 +143,10 @@ def test_of_what_is_said_twice_the_stricter_counts(control: bytes, ages: list[by
     assert _seconds(strictest((digest.control,))) == left
 
 
+def test_an_answer_that_only_says_when_it_expires_is_asked_for_again() -> None:
+    assert Digest(Headers.of([(b"expires", b"0")]), ()).control == b"no-cache"
+
+
 @pytest.mark.parametrize("permits", [b"public", b"must-revalidate", b"s-maxage=60"])
 def test_with_authorization_shared_caches_keep_only_what_all_parts_let_them(permits: bytes) -> None:
     may, may_not = b"max-age=60, " + permits, b"max-age=60"

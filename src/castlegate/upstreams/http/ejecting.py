@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from castlegate.config.units import write_seconds
@@ -84,11 +85,20 @@ class Ejecting:
                 raise
             if reply.status >= 500 and reply.status not in _OF_REQUESTS:
                 failed_on(call.instance, connect=False)
-            else:
+            elif isinstance(reply.body, bytes):
                 succeed(call.instance)
+            else:
+                reply.body.when_over(partial(self._over, call.instance))
             return reply
 
         return call_and_judge
+
+    def _over(self, instance: Instance, error: BaseException | None) -> None:
+        """The body of an answer that began well has ended, or never will."""
+        if isinstance(error, CallFailed) and error.kind in _FAILED:
+            self._failed(instance, connect=False)
+        else:
+            self._outliers.succeed(instance)
 
     def reached(self, instance: Instance, at: float) -> None:
         """A check that began then has passed: calls will reach it too, however it answers them."""

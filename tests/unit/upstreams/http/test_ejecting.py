@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from castlegate.body import Body
 from castlegate.errors import CallFailed, Kind, Kinds, Outcome
 from castlegate.headers import Headers
 from castlegate.message import Call, Reply
@@ -26,7 +27,8 @@ class Bed:
         self._caller = self.ejecting.wrap(self._answer)
         self._says: int | CallFailed = 200
 
-    async def call(self, number: int, says: int | Kind, times: int = 1) -> None:
+    async def call(self, number: int, says: int | Kind, times: int = 1, body: bytes | Body = b"") -> None:
+        self._body = body
         self._says = CallFailed(says, Outcome.UNKNOWN) if isinstance(says, Kind) else says
         call: Any = Call.__new__(Call)
         for _ in range(times):
@@ -40,7 +42,7 @@ class Bed:
     async def _answer(self, _call: Call) -> Reply:
         if isinstance(self._says, CallFailed):
             raise self._says
-        return Reply(self._says, Headers(), b"")
+        return Reply(self._says, Headers(), self._body)
 
     def out(self) -> list[int]:
         return [number for number, each in enumerate(self.members) if EJECTION in each.outs]
@@ -82,6 +84,34 @@ async def test_what_is_not(bed: Callable[..., Bed], says: int | Kind) -> None:
     it = bed(3)
     await it.call(1, says, 50)
     assert it.out() == []
+
+
+class Source:
+    def pause_body(self) -> None: ...
+
+    def resume_body(self) -> None: ...
+
+    def drop_body(self) -> None: ...
+
+
+async def test_an_answer_counts_when_its_body_is_over_and_as_a_failure_if_its_service_broke_it_off(
+    bed: Callable[..., Bed],
+) -> None:
+    it = bed(3)
+    for ends in 4 * ["broken"] + ["whole"] + 4 * ["broken"] + ["left"] + 4 * ["broken"]:
+        body = Body(Source())
+        await it.call(1, 200, body=body)
+        if ends == "broken":
+            body.fail(CallFailed(Kinds.RESET, Outcome.UNKNOWN))
+        elif ends == "whole":
+            body.end()
+        else:
+            body.close()
+    assert it.out() == []
+    body = Body(Source())
+    body.fail(CallFailed(Kinds.TIMEOUT, Outcome.UNKNOWN))
+    await it.call(1, 200, body=body)
+    assert it.out() == [1]
 
 
 async def test_a_call_that_never_chose_an_instance_is_nobodys_failure(bed: Callable[..., Bed]) -> None:
