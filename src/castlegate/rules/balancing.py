@@ -20,7 +20,6 @@ from castlegate.rules.instances import Instance, Instances
 
 I = TypeVar("I", bound=Instance)  # noqa: E741 - see `rules.instances`
 I_co = TypeVar("I_co", bound=Instance, covariant=True)
-I_contra = TypeVar("I_contra", bound=Instance, contravariant=True)
 
 _DRAWS = 8  # of one that was not tried before, until all are looked through
 
@@ -32,13 +31,6 @@ class Balancer(Protocol[I_co]):
         """The next one; of `call.tried`, on which the call failed before, only if there is no other, and then
         `least_tried`. `now`: loop time. Raises `CallFailed`, not sent, if there is none at all.
         """
-
-
-class Learns(Protocol[I_contra]):
-    """A balancer that wants to know how long calls took."""
-
-    def learn(self, instance: I_contra, seconds: float, now: float) -> None:
-        """A call was answered after so long, or failed, which counts as long as it could have taken."""
 
 
 class RoundRobin(Generic[I]):
@@ -127,14 +119,19 @@ class _OfTwo(Generic[I]):
         return choices[one], choices[other if other < one else other + 1]
 
     def _among(self, call: Call) -> list[I]:
-        """What is drawn from for a call that was tried before: a few that it was not tried on, if there are."""
+        """What is drawn from for a call that was tried before: a few that it was not tried on, if there are. Raises
+        `CallFailed`, not sent, if there is nobody.
+        """
         instances, tried = self._instances, call.tried
         choices = instances.available
         if choices:
             fresh = [each for _ in range(_DRAWS) for each in self._draw(call) if each not in tried]
             if fresh:
                 return fresh
-        return instances.untried(tried) or (choices and [least_tried(choices, tried)])
+        untried = instances.untried(tried)
+        if not untried and not choices:
+            raise nobody(call)
+        return untried or [least_tried(choices, tried)]
 
     def _changed(self) -> None:
         if self._instances.even:
@@ -159,10 +156,7 @@ class LeastRequest(_OfTwo[I]):
         if now >= instances.next_step:
             instances.advance(now)
         if call.tried:
-            among = self._among(call)
-            if not among:
-                raise nobody(call)
-            return min(among, key=lambda each: each.in_flight / each.pull)
+            return min(self._among(call), key=lambda each: each.in_flight / each.pull)
         one, other = self._draw(call)
         return other if other.in_flight * one.pull < one.in_flight * other.pull else one
 
@@ -187,15 +181,12 @@ class PeakEwma(_OfTwo[I]):
         if now >= instances.next_step:
             instances.advance(now)
         if call.tried:
-            among = self._among(call)
-            if not among:
-                raise nobody(call)
-            return min(among, key=lambda each: self._wait(each, now))
+            return min(self._among(call), key=lambda each: self._wait(each, now))
         one, other = self._draw(call)
         return other if self._wait(other, now) < self._wait(one, now) else one
 
     def learn(self, instance: I, seconds: float, now: float) -> None:
-        """See `Learns`."""
+        """A call was answered after so long, or failed, which counts as long as it could have taken."""
         if seconds > instance.latency:
             instance.latency = seconds
         else:

@@ -41,11 +41,6 @@ class Gradient:
         self._count = 0
         self._peak = 0  # calls at once
 
-    @property
-    def fastest(self) -> float:
-        """Seconds that a call is taken to need without waiting; infinite while nothing is known."""
-        return self._fastest
-
     def observe(self, seconds: float, in_flight: int, now: float) -> None:
         """A call took so long, with so many under way when it ended, itself included."""
         if self._count == 0:
