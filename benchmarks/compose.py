@@ -11,16 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import LOAD_CORE, CannotMeasure, Load, Options, compare, parse_options, pinned
+from benchmarks.kafka import echoing
+from benchmarks.measure import CannotMeasure, Load, Options, compare, parse_options
 from benchmarks.peers.castlegate import castlegate
 from benchmarks.peers.nest_compose import nest_compose
 from benchmarks.services.origin import origin
-from tests.testbeds.cache import REPO
-from tests.testbeds.kafka import RealKafka, Unprepared
-from tests.testbeds.processes import Program
-from tests.testbeds.topics import create_topics
+from tests.testbeds.kafka import Unprepared
 
-_PARTITIONS = 4
 _IDS = range(1, 101)
 
 
@@ -48,18 +45,11 @@ def _http(port: int, options: Options) -> int:
 
 
 def _kafka(port: int, options: Options) -> int:
-    kafka = RealKafka(quick=False)
-    try:
-        create_topics(kafka.bootstrap, {"bench.echo": _PARTITIONS, "bench.echo.reply": _PARTITIONS})
-        env = {"ORIGIN_PORT": str(port), "KAFKA": kafka.bootstrap}
-        subjects = [castlegate(_config(), env), nest_compose(port, kafka.bootstrap)]
-        command = pinned(LOAD_CORE, [sys.executable, "-m", "benchmarks.services.echo"])
-        with Program(command, name="echo", cwd=REPO, env={"BOOTSTRAP": kafka.bootstrap}) as echo:
-            echo.wait_for_line("^ready")
-            load = Load([f"/page/{number}" for number in _IDS])
-            return compare("One part over HTTP, two over Kafka", subjects, load, options, warm_up_s=10)
-    finally:
-        kafka.discard()
+    with echoing() as bootstrap:
+        env = {"ORIGIN_PORT": str(port), "KAFKA": bootstrap}
+        subjects = [castlegate(_config(), env), nest_compose(port, bootstrap)]
+        load = Load([f"/page/{number}" for number in _IDS])
+        return compare("One part over HTTP, two over Kafka", subjects, load, options, warm_up_s=10)
 
 
 def _config() -> str:
